@@ -1,0 +1,27 @@
+"""Where files live: the platform's data directory, and the names inside it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+DATABASE = "llamactl.db"
+LOCK = "lock"
+MANAGEMENT_KEY = "management.key"
+ADDRESS = "address"
+
+
+def default_data_dir() -> Path:
+    """$XDG_DATA_HOME/llamactl, ~/.local/share/llamactl, or the same under ~/Library/Application Support on macOS."""
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "llamactl"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "llamactl"
+
+
+def private_directory(path: Path) -> Path:
+    """Make *path* (and its parents) readable by its owner alone, whatever the umask; gives it back. Raises OSError."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.stat().st_mode & 0o077 and path.stat().st_uid == os.getuid():
+        path.chmod(0o700)
+    return path

@@ -1,0 +1,1 @@
+"""What every room stands on: errors, names, durations, waiting, the clock. Imports the standard library and pydantic only."""

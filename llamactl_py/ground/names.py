@@ -1,0 +1,46 @@
+"""Names, checked once at the edge: inside, an `InstanceName` is known to be harmless in paths, URLs, logs and command lines."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, NewType
+
+from pydantic import AfterValidator, StringConstraints
+
+from llamactl_py.ground.errors import InvalidName, Problem
+
+InstanceName = NewType("InstanceName", str)
+
+MAX_NAME = 50
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
+
+
+def instance_name(text: str) -> InstanceName:
+    """Check *text*: 1 to 50 of A-Z a-z 0-9 . _ -, beginning with a letter, a digit or _, not ending with a dot.
+
+    Raises InvalidName. (llamactl's rule, less the names that mean something to a file system or to a shell: '.', '..', '-rf'.)
+    """
+    if not text:
+        raise InvalidName([Problem("name", "an instance needs a name")])
+    if len(text) > MAX_NAME:
+        raise InvalidName([Problem("name", f"{text[:20]!r}... has {len(text)} characters; at most {MAX_NAME} are allowed")])
+    if not _NAME.fullmatch(text) or text.endswith("."):
+        allowed = "letters, digits, '.', '_' and '-', beginning with a letter, a digit or '_' and not ending with '.'"
+        raise InvalidName([Problem("name", f"{text!r} is not usable: take {allowed}")])
+    return InstanceName(text)
+
+
+def _group(text: str) -> str:
+    try:
+        return instance_name(text) if text else text
+    except InvalidName as error:
+        raise ValueError(error.problems[0].what) from None
+
+
+GroupName = Annotated[str, AfterValidator(_group)]
+"""Like an instance's name; empty means no group."""
+
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""What a client may put into `model`: any printable text, as servers' own model ids are paths and repository names."""
+
+KeyName = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]

@@ -1,0 +1,77 @@
+"""Turns pydantic's complaints into our `Problem`s: the dotted field, the value, what is allowed, and the nearest known name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from llamactl_py.ground.errors import Invalid, Problem, nearest
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Frozen(BaseModel):
+    """Base of everything parsed at the edge: change is replacement, unknown keys are errors, no type is guessed at."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False, hide_input_in_errors=True)
+
+
+def parse(model: type[Model], raw: object, prefix: str = "") -> Model:
+    """*raw* as *model*. Raises Invalid with one Problem per field; *prefix* is put before each field's path."""
+    if not isinstance(raw, Mapping):
+        raise Invalid([Problem(prefix, f"expected an object with named fields, got {kind(raw)}")])
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise Invalid(problems(error, model, prefix)) from None
+
+
+def problems(error: ValidationError, model: type[BaseModel], prefix: str = "") -> Iterator[Problem]:
+    """One Problem for each of pydantic's errors."""
+    for detail in error.errors(include_url=False):
+        where = ".".join([*([prefix] if prefix else []), *map(str, detail["loc"])])
+        yield Problem(where, _explain(detail, model))
+
+
+def _explain(detail: Any, model: type[BaseModel]) -> str:
+    match detail["type"]:
+        case "extra_forbidden":
+            return f"unknown key{nearest(str(detail['loc'][-1]), _known_keys(model, detail['loc'][:-1]))}"
+        case "missing":
+            return "is required"
+        case "value_error":
+            return str(detail["ctx"]["error"])
+        case _:
+            message: str = detail["msg"]
+            shown = detail["input"]
+            said = (
+                f", got {shown!r}"
+                if isinstance(shown, str | int | float | bool) and len(repr(shown)) < 80
+                else f", got {kind(shown)}"
+            )
+            return message[0].lower() + message[1:] + said
+
+
+def _known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Every key that *model* takes at *path*, aliases included."""
+    for step in path:
+        field = next((f for n, f in model.model_fields.items() if step in (n, f.alias)), None)
+        inner = (
+            [t for t in (field.annotation, *get_args(field.annotation)) if isinstance(t, type) and issubclass(t, BaseModel)]
+            if field
+            else []
+        )
+        if not inner:
+            return []
+        model = inner[0]
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def kind(value: object) -> str:
+    """What a JSON or YAML value is, for people."""
+    if value is None:
+        return "nothing"
+    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    return names.get(type(value), type(value).__name__)
