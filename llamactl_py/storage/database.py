@@ -1,0 +1,125 @@
+"""One SQLite connection on one thread.
+
+One connection, because SQLite before 3.51.3 can corrupt its write-ahead log when two connections write and checkpoint at
+the same time; one thread, so that no query ever blocks the event loop. A call returns after its transaction is on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from llamactl_py.ground.errors import DaemonRefused, StorageFailed
+
+T = TypeVar("T")
+
+MIGRATIONS: Sequence[str] = (
+    """
+    CREATE TABLE instances (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL UNIQUE COLLATE NOCASE,
+        options TEXT NOT NULL,
+        resume INTEGER NOT NULL DEFAULT 0,
+        created_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL
+    );
+    CREATE TABLE keys (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL,
+        digest BLOB NOT NULL UNIQUE,
+        prefix TEXT NOT NULL,
+        created_at INTEGER NOT NULL,
+        expires_at INTEGER
+    );
+    CREATE TABLE tickets (
+        token TEXT PRIMARY KEY,
+        instance TEXT NOT NULL,
+        boot_id TEXT NOT NULL,
+        pid INTEGER NOT NULL,
+        start_time INTEGER NOT NULL,
+        created_at INTEGER NOT NULL
+    );
+    """,
+)
+"""Script n brings a database from version n to n + 1. Landed scripts are never edited; a change is a new script."""
+
+
+class Database:
+    """`await database.run(work)` runs *work(connection)* in a transaction on the database's thread."""
+
+    def __init__(self, file: Path) -> None:
+        """Open *file*, migrating it where it is older. Raises DaemonRefused (unreadable, damaged, newer than we are)."""
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="database")
+        try:
+            self._connection = self._thread.submit(_open, file).result()
+        except BaseException:
+            self._thread.shutdown()
+            raise
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of *work*, after its commit. Raises StorageFailed, with everything that *work* did rolled back.
+
+        A caller that is cancelled leaves a transaction that was begun to finish: it is whole on disk, or not at all.
+        """
+
+        def transaction() -> T:
+            with self._connection:
+                return work(self._connection)
+
+        try:
+            return await asyncio.wrap_future(self._thread.submit(transaction))
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.Error as error:
+            raise StorageFailed(f"the database could not be used ({error}); check the disk of the data directory") from error
+
+    def close(self) -> None:
+        """Finish what was begun and close; safe to call once, from any thread but the database's."""
+        self._thread.submit(self._connection.close).result()
+        self._thread.shutdown()
+
+
+def _open(file: Path) -> sqlite3.Connection:
+    try:
+        file.touch(mode=0o600)
+        connection = sqlite3.connect(file, check_same_thread=True)
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+            "busy_timeout = 2000",
+            "trusted_schema = OFF",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        _migrate(connection, file)
+    except (sqlite3.Error, OSError) as error:
+        raise DaemonRefused(
+            f"{file} cannot be used: {error}. Nothing was changed. If it is damaged, move it away or restore a backup "
+            f"(try: sqlite3 {file} .recover)"
+        ) from None
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection, file: Path) -> None:
+    """Bring the schema to our version, one transaction a step; the old file is kept beside it first."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise DaemonRefused(
+            f"{file} was written by a newer llamactl (schema {version}, this one knows {len(MIGRATIONS)}); upgrade llamactl"
+        )
+    if 0 < version < len(MIGRATIONS):
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        shutil.copy2(file, file.with_suffix(f".v{version}.bak"))
+    for number in range(version, len(MIGRATIONS)):
+        try:
+            # executescript commits on its own: the BEGIN and COMMIT inside make the step and its number one transaction.
+            connection.executescript(f"BEGIN IMMEDIATE;\n{MIGRATIONS[number]}\nPRAGMA user_version = {number + 1};\nCOMMIT;")
+        except sqlite3.Error:
+            if connection.in_transaction:
+                connection.rollback()
+            raise

@@ -1,0 +1,70 @@
+"""Rows of instances: a name and its options as JSON text. What the text means is `instances.options`' business."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from llamactl_py.ground.clock import Now
+from llamactl_py.ground.errors import NameTaken, NotFound
+from llamactl_py.storage.database import Database
+
+
+@dataclass(frozen=True)
+class InstanceRow:
+    """One stored instance. *resume*: it was up when the last daemon ended, and is to be brought up again."""
+
+    id: int
+    name: str
+    options: str
+    resume: bool
+    created_at: int
+    """Unix seconds."""
+
+
+class InstanceStore:
+    """Each method returns after its change is on disk."""
+
+    def __init__(self, database: Database, now: Now) -> None:
+        self._database = database
+        self._now = now
+
+    async def all(self) -> list[InstanceRow]:
+        rows = await self._database.run(
+            lambda c: c.execute("SELECT id, name, options, resume, created_at FROM instances ORDER BY id").fetchall()
+        )
+        return [InstanceRow(id_, name, options, bool(resume), created) for id_, name, options, resume, created in rows]
+
+    async def add(self, name: str, options: str) -> InstanceRow:
+        """Raises NameTaken (also for a name that differs in case only: file systems and people mix them up)."""
+        created = int(self._now())
+
+        def insert(connection: sqlite3.Connection) -> int:
+            statement = "INSERT INTO instances (name, options, created_at, updated_at) VALUES (?, ?, ?, ?)"
+            return connection.execute(statement, (name, options, created, created)).lastrowid or 0
+
+        try:
+            return InstanceRow(await self._database.run(insert), name, options, False, created)
+        except sqlite3.IntegrityError:
+            raise NameTaken(f"an instance named {name!r} exists already (names differ in more than case)") from None
+
+    async def change(self, name: str, options: str) -> None:
+        """Replace the options. Raises NotFound."""
+        statement = "UPDATE instances SET options = ?, updated_at = ? WHERE name = ?"
+        changed = await self._database.run(lambda c: c.execute(statement, (options, int(self._now()), name)).rowcount)
+        if not changed:
+            raise NotFound(f"there is no instance named {name!r}")
+
+    async def remove(self, name: str) -> None:
+        """Forget it; nothing happens when it is not there."""
+        await self._database.run(lambda c: c.execute("DELETE FROM instances WHERE name = ?", (name,)))
+
+    async def mark_resume(self, names: Collection[str]) -> None:
+        """Make *names*, and no others, those that the next daemon brings up again."""
+
+        def mark(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE instances SET resume = 0")
+            connection.executemany("UPDATE instances SET resume = 1 WHERE name = ?", [(name,) for name in names])
+
+        await self._database.run(mark)
