@@ -1,0 +1,294 @@
+"""The launcher for this machine: each instance is a process tree of its own session, and is gone only when all of it is."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Collection
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from llamactl_py.ground import clock
+from llamactl_py.ground.errors import StartFailed
+from llamactl_py.ground.ticket import SPAWN_VARIABLE, Ticket
+from llamactl_py.ground.waiting import within
+from llamactl_py.launchers import logs, processes
+from llamactl_py.launchers.base import Command, Exit, Listening, Record
+from llamactl_py.launchers.processes import Process
+
+log = logging.getLogger(__name__)
+
+SHIM = str(Path(__file__).with_name("shim.py"))
+LAST_LINES = 20
+LAST_BYTES = 1 << 16
+EXEC_TIMEOUT = 10.0
+MAINTENANCE_INTERVAL = 1.0
+ORPHAN_GRACE = 2.0
+"""Seconds between SIGTERM and SIGKILL for processes that outlived their leader."""
+
+
+class LocalHandle:
+    """One process tree. The leader is our child; the others are found by session, descent and the mark in their environment."""
+
+    def __init__(
+        self, child: subprocess.Popen[bytes], ticket: Ticket, mark: str, command: Command, log_start: int, now: clock.Now
+    ) -> None:
+        self.ticket = ticket
+        self._now = now
+        self._child = child
+        self._mark = mark
+        self._log = command.log
+        self._log_start = log_start
+        self._hurried = asyncio.Event()
+        self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self._watch_leader()
+
+    def __repr__(self) -> str:
+        state = self._exit.result() if self._exit.done() else "is running"
+        return f"<LocalHandle {self.ticket.instance} pid={self.ticket.pid} {state}>"
+
+    async def exited(self) -> Exit:
+        return await asyncio.shield(self._exit)
+
+    async def stop(self, grace: float, repeat_term_after: float | None = None) -> Exit:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace
+        while not self._exit.done() and (left := deadline - loop.time()) > 0 and not self._hurried.is_set():
+            self._send([self._leader()], signal.SIGTERM)
+            await within(min(left, repeat_term_after or left), self._exited_or_hurried())
+        orphan_deadline = min(deadline, loop.time() + ORPHAN_GRACE) if self._exit.done() else 0.0
+        asked: set[Process] = set()
+        pause = 0.01
+        while members := self._members():
+            if loop.time() < orphan_deadline and not self._hurried.is_set():
+                self._send([m for m in members if m not in asked], signal.SIGTERM)
+                asked.update(members)
+            else:
+                self._send(members, signal.SIGKILL)
+            await asyncio.sleep(pause)
+            if pause >= 1.0:
+                log.warning("%s: processes %s do not die; still trying", self.ticket.instance, [m.pid for m in members])
+            pause = min(pause * 2, 1.0)
+        return await self.exited()
+
+    def kill(self) -> None:
+        self._send(self._members(), signal.SIGKILL)
+
+    def hurry(self) -> None:
+        self._hurried.set()
+
+    async def listening(self, port: int) -> Listening:
+        found = processes.listening(port, self._below_leader())
+        # A server that detached itself is not below the leader, yet it carries the mark: look again before calling it a stranger.
+        return processes.listening(port, [m.pid for m in self._members()]) if found is Listening.STRANGER else found
+
+    async def _exited_or_hurried(self) -> None:
+        hurried = asyncio.ensure_future(self._hurried.wait())
+        try:
+            await asyncio.wait((self._exit, hurried), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            hurried.cancel()
+
+    def _leader(self) -> Process:
+        return Process(self.ticket.pid, 0, 0, self.ticket.start_time, is_zombie=False)
+
+    def _below_leader(self) -> set[int]:
+        table = processes.snapshot()
+        pid = self.ticket.pid
+        return processes.descendants([pid, *(p.pid for p in table.values() if p.session == pid)], table)
+
+    def _members(self) -> list[Process]:
+        """Every living process of the tree, looking twice before saying that there is none: one may fork between looks."""
+        return tree(self.ticket, self._mark) or tree(self.ticket, self._mark)
+
+    def _send(self, members: Collection[Process], number: signal.Signals) -> None:
+        for member in members:
+            member.send(number)
+
+    def _watch_leader(self) -> None:
+        """Have `_leader_ended` called on the loop when the leader exits."""
+        loop = asyncio.get_running_loop()
+        if processes.LINUX:
+            self._pidfd = os.pidfd_open(self._child.pid)
+            loop.add_reader(self._pidfd, self._leader_ended)
+            return
+
+        def wait() -> None:
+            self._child.wait()
+            with suppress(RuntimeError):  # the loop is closed: nobody wants to know any more
+                loop.call_soon_threadsafe(self._leader_ended)
+
+        threading.Thread(target=wait, name=f"wait-{self.ticket.instance}", daemon=True).start()
+
+    def _leader_ended(self) -> None:
+        code = self._child.wait()  # at once: it has ended
+        if processes.LINUX:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
+        ended = Exit(code, tuple(logs.tail(self._log, LAST_LINES, LAST_BYTES, since=self._log_start)))
+        logs.append(self._log, f"=== Instance {self.ticket.instance} {ended} at {clock.stamp(self._now())} ===")
+        self._exit.set_result(ended)
+
+
+class LocalLauncher:
+    """Starts process trees on this machine, and settles what an earlier daemon left behind."""
+
+    def __init__(self, data_dir: Path, now: clock.Now, log_max_bytes: int, log_backups: int) -> None:
+        self._mark = hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:16]
+        self._now = now
+        self._log_max_bytes = log_max_bytes
+        self._log_backups = log_backups
+        self._logs: set[Path] = set()
+        self._leaders: set[int] = set()
+        become_subreaper()
+
+    async def launch(self, command: Command, record: Record) -> LocalHandle:
+        token = secrets.token_hex(16)
+        mark = f"{self._mark}:{token}"
+        with ExitStack() as cleanup:
+            try:
+                output = logs.open_for_child(command.log)
+            except OSError as error:
+                raise StartFailed(f"{command.instance}: its log {command.log} cannot be written: {error.strerror}") from None
+            cleanup.callback(os.close, output)
+            logs.append(command.log, f"=== Instance {command.instance} started at {clock.stamp(self._now())} ===")
+            log_start = logs.size(command.log)
+            ours, theirs = socket.socketpair()
+            cleanup.callback(ours.close)
+            child = self._spawn(theirs, output, mark, command)
+            cleanup.callback(_abandon, child)
+            ours.setblocking(False)
+            identity = processes.look(child.pid)
+            if identity is None:
+                raise StartFailed(f"{command.instance}: the new process vanished before it ran anything")
+            ticket = Ticket(token, command.instance, processes.boot_id(), child.pid, identity.start_time)
+            await record(ticket)
+            await self._exec(ours, command, mark)
+            cleanup.pop_all()  # from here on the handle owns the child
+        os.close(output)
+        ours.close()
+        self._logs.add(command.log)
+        self._leaders.add(child.pid)
+        return LocalHandle(child, ticket, mark, command, log_start, self._now)
+
+    def _spawn(self, channel: socket.socket, output: int, mark: str, command: Command) -> subprocess.Popen[bytes]:
+        """Start the shim. On the loop's thread, always: the kernel's death signal is tied to the thread that forked."""
+        with channel:
+            try:
+                return subprocess.Popen(
+                    (sys.executable, "-I", "-S", "-E", SHIM, str(channel.fileno())),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env={SPAWN_VARIABLE: mark},
+                    start_new_session=True,
+                    pass_fds=(channel.fileno(),),
+                )
+            except OSError as error:
+                raise StartFailed(f"{command.instance}: no process could be started: {error.strerror}") from None
+
+    async def _exec(self, channel: socket.socket, command: Command, mark: str) -> None:
+        """Have the shim become the command; returns when it has. Raises StartFailed with the kernel's reason."""
+        loop = asyncio.get_running_loop()
+        environment = {**command.environment, SPAWN_VARIABLE: mark}
+        fields = [
+            str(command.directory or ""),
+            str(len(command.argv)),
+            *command.argv,
+            *(f"{k}={v}" for k, v in environment.items()),
+        ]
+        if any("\0" in field for field in fields):
+            raise StartFailed(f"{command.instance}: an argument or environment variable holds a NUL character")
+        answer = b""
+        try:
+            async with asyncio.timeout(EXEC_TIMEOUT):
+                await loop.sock_sendall(channel, b"".join(os.fsencode(field) + b"\0" for field in fields) + b"\0")
+                answer = await loop.sock_recv(channel, 64)
+        except (TimeoutError, OSError) as error:
+            raise StartFailed(
+                f"{command.instance}: {command.argv[0]} could not be started: {error or 'no answer in time'}"
+            ) from None
+        if answer:
+            raise StartFailed(f"{command.instance}: {command.argv[0]} could not be started: {os.strerror(int(answer))}")
+
+    def forget_log(self, log_file: Path) -> None:
+        """Delete the logs of an instance that is no more."""
+        self._logs.discard(log_file)
+        logs.remove(log_file)
+
+    async def sweep(self, tickets: Collection[Ticket]) -> list[int]:
+        """Kill whatever an earlier daemon on this data directory left running; the pids. Returns when all of it is gone."""
+        killed: set[int] = set()
+        pause = 0.01
+        while leftovers := self._leftovers(tickets):
+            for process in leftovers:
+                process.send(signal.SIGKILL)
+                killed.add(process.pid)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 1.0)
+        return sorted(killed)
+
+    def _leftovers(self, tickets: Collection[Ticket]) -> list[Process]:
+        found = {
+            p for ticket in tickets if ticket.boot_id == processes.boot_id() for p in tree(ticket, f"{self._mark}:{ticket.token}")
+        }
+        marked = (processes.look(pid) for pid in processes.marked(f"{self._mark}:", SPAWN_VARIABLE))
+        return [p for p in found.union(p for p in marked if p and not p.is_zombie) if p.pid != os.getpid()]
+
+    async def maintain(self) -> None:
+        """Rotate logs and bury orphans for as long as the daemon runs."""
+        while True:
+            await asyncio.sleep(MAINTENANCE_INTERVAL)
+            self._reap_orphans()
+            for file in list(self._logs):
+                try:
+                    if logs.size(file) > self._log_max_bytes > 0:
+                        await asyncio.to_thread(logs.rotate, file, self._log_max_bytes, self._log_backups)
+                except OSError as error:
+                    log.warning("log %s cannot be rotated: %s", file, error.strerror)
+
+    def _reap_orphans(self) -> None:
+        """Collect ended processes that the kernel made our children because theirs died: nobody else will."""
+        for child in processes.children(os.getpid()):
+            if child.is_zombie and child.pid not in self._leaders and child.session != os.getsid(0):
+                with suppress(ChildProcessError):
+                    os.waitpid(child.pid, os.WNOHANG)
+
+
+def tree(ticket: Ticket, mark: str) -> list[Process]:
+    """Every living process of the ticket's instance. Reaps orphans that ended, as the kernel makes them our children."""
+    table = processes.snapshot()
+    leader = table.get(ticket.pid)
+    roots = processes.marked(mark, SPAWN_VARIABLE)
+    if leader is None or leader.start_time == ticket.start_time:
+        # A session keeps its number for as long as it has members, so nobody else can have it while we look.
+        roots |= {p.pid for p in table.values() if p.session == ticket.pid and p.start_time >= ticket.start_time}
+    members = [table[pid] for pid in processes.descendants(roots, table)]
+    for member in members:
+        if member.is_zombie and member.parent == os.getpid() and member.pid != ticket.pid:
+            with suppress(ChildProcessError):
+                os.waitpid(member.pid, os.WNOHANG)
+    return [m for m in members if not m.is_zombie]
+
+
+def become_subreaper() -> None:
+    """On Linux, have orphans of our trees become our children instead of init's: visible to us, and reaped by us."""
+    if processes.LINUX:
+        import ctypes
+
+        pr_set_child_subreaper = 36
+        ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
+
+
+def _abandon(child: subprocess.Popen[bytes]) -> None:
+    """End a shim that never became a backend."""
+    child.kill()
+    child.wait()

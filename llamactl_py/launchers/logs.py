@@ -1,0 +1,99 @@
+"""Logs of backends: a backend appends straight to its file, so that it never waits for us and its last words are never lost.
+
+Rotation of a file that another process has open for appending can only copy and truncate. What is written in the instant
+between the two is lost; everything else is kept, up to the size and number that the settings allow.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+
+def open_for_child(log: Path) -> int:
+    """A descriptor that appends to *log*, made readable by its owner alone. Raises OSError."""
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def append(log: Path, line: str) -> None:
+    """Add a line of our own. What cannot be written is lost: a full disk must not keep a backend from being stopped."""
+    with suppress(OSError), open(open_for_child(log), "ab") as file:
+        file.write(f"{line}\n".encode())
+
+
+def backup(log: Path, number: int) -> Path:
+    """The *number*-th rotated file of *log*; 1 is the newest."""
+    return log.with_name(f"{log.name}.{number}")
+
+
+def rotate(log: Path, max_bytes: int, backups: int) -> bool:
+    """Rotate *log* when it is over *max_bytes*; True if so. Keeps the newest *max_bytes* of it. Blocks: call it in a thread."""
+    try:
+        size = log.stat().st_size
+    except FileNotFoundError:
+        return False
+    if not max_bytes or size <= max_bytes:
+        return False
+    if backups:
+        for number in range(backups - 1, 0, -1):
+            if backup(log, number).exists():
+                backup(log, number).replace(backup(log, number + 1))
+        with log.open("rb") as source, open(os.open(backup(log, 1), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as kept:
+            source.seek(max(0, size - max_bytes))
+            shutil.copyfileobj(source, kept, 1 << 20)
+    os.truncate(log, 0)
+    return True
+
+
+def remove(log: Path) -> None:
+    """Delete *log* and its rotated files."""
+    for file in (log, *log.parent.glob(f"{log.name}.*")):
+        file.unlink(missing_ok=True)
+
+
+def size(log: Path) -> int:
+    """Bytes in *log* now; 0 when there is none."""
+    try:
+        return log.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def tail(log: Path, lines: int, max_bytes: int, since: int = 0) -> list[str]:
+    """The last *lines* lines of *log*, reading at most *max_bytes* from its end and nothing before offset *since*.
+
+    Bytes that are no UTF-8 become replacement characters; a line longer than the limit is shown by its end.
+    """
+    try:
+        with log.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            begin = max(end - max_bytes, since if since <= end else 0)  # it was rotated since: begin anew
+            file.seek(begin)
+            text = file.read(end - begin).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return []
+    return list(deque(text.splitlines(), maxlen=lines))
+
+
+def tail_rotated(log: Path, lines: int, max_bytes: int) -> list[str]:
+    """Like `tail`, going on into the rotated files while lines and bytes are left."""
+    found: list[str] = []
+    for file in _newest_first(log):
+        if len(found) >= lines or max_bytes <= 0:
+            break
+        found = tail(file, lines - len(found), max_bytes) + found
+        max_bytes -= size(file)
+    return found
+
+
+def _newest_first(log: Path) -> Iterator[Path]:
+    yield log
+    number = 1
+    while backup(log, number).exists():
+        yield backup(log, number)
+        number += 1

@@ -1,0 +1,175 @@
+"""Looking at the machine's processes: who they are, who started whom, which are ours. Reads only; `tree` acts on it.
+
+On Linux straight from /proc (a scan of 300 processes takes 3 ms); elsewhere through psutil.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+from llamactl_py.launchers.base import Listening
+
+LINUX = sys.platform == "linux"
+PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process at one moment. *start_time* as in `Ticket`."""
+
+    pid: int
+    parent: int
+    session: int
+    start_time: int
+    is_zombie: bool
+
+    def send(self, number: signal.Signals) -> bool:
+        """Signal this very process; False when it is gone, also when its pid belongs to another one by now."""
+        try:
+            if not LINUX:
+                if start_time(self.pid) != self.start_time:
+                    return False
+                os.kill(self.pid, number)
+                return True
+            # A pidfd names the process, not the number: checked after opening, it cannot become a stranger in between.
+            descriptor = os.pidfd_open(self.pid)
+            try:
+                if start_time(self.pid) != self.start_time:
+                    return False
+                signal.pidfd_send_signal(descriptor, number)
+            finally:
+                os.close(descriptor)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
+
+
+@cache
+def boot_id() -> str:
+    """Changes with each boot of the machine: pids and start times of another boot mean nothing."""
+    if LINUX:
+        return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+    return str(int(psutil.boot_time()))
+
+
+def start_time(pid: int) -> int | None:
+    """When that process began, in its own unit; None when there is none."""
+    found = look(pid)
+    return found.start_time if found else None
+
+
+def look(pid: int) -> Process | None:
+    """The process with that pid now."""
+    try:
+        if not LINUX:
+            process = psutil.Process(pid)
+            with process.oneshot():
+                ended = process.status() == psutil.STATUS_ZOMBIE
+                return Process(pid, process.ppid(), os.getsid(pid), int(process.create_time() * 1e6), ended)
+        stat = (PROC / str(pid) / "stat").read_bytes()
+    except (OSError, psutil.Error):
+        return None
+    # The second field is the name in parentheses and may itself hold spaces and parentheses.
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return Process(pid, int(fields[1]), int(fields[3]), int(fields[19]), fields[0] in (b"Z", b"X"))
+
+
+def snapshot() -> dict[int, Process]:
+    """Every process of the machine, by pid."""
+    pids = (int(entry) for entry in os.listdir(PROC) if entry.isdigit()) if LINUX else psutil.pids()
+    return {pid: process for pid in pids if (process := look(pid))}
+
+
+def children(pid: int) -> list[Process]:
+    """Direct children of that process."""
+    if not LINUX:
+        return [process for process in snapshot().values() if process.parent == pid]
+    found: list[Process] = []
+    with suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            pids = (PROC / str(pid) / "task" / task / "children").read_text().split()
+            found.extend(process for child in pids if (process := look(int(child))))
+    return found
+
+
+def marked(value: str, variable: str) -> set[int]:
+    """Processes of ours whose environment has *variable* beginning with *value*.
+
+    A program that writes over its own environment (setproctitle does) is not found by this; its session and parents tell.
+    """
+    found = set()
+    if LINUX:
+        needle = f"{variable}={value}".encode()
+        for entry in os.listdir(PROC):
+            if entry.isdigit():
+                with suppress(OSError):
+                    environment = (PROC / entry / "environ").read_bytes()
+                    if environment.startswith(needle) or b"\0" + needle in environment:
+                        found.add(int(entry))
+        return found
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(variable, "").startswith(value):
+                found.add(process.pid)
+    return found
+
+
+def descendants(roots: Collection[int], table: Mapping[int, Process]) -> set[int]:
+    """*roots* and everything below them."""
+    children: dict[int, list[int]] = {}
+    for process in table.values():
+        children.setdefault(process.parent, []).append(process.pid)
+    found: set[int] = set()
+    to_visit = [pid for pid in roots if pid in table]
+    while to_visit:
+        pid = to_visit.pop()
+        if pid not in found:
+            found.add(pid)
+            to_visit.extend(children.get(pid, ()))
+    return found
+
+
+def listening(port: int, ours: Collection[int]) -> Listening:
+    """Who listens on that TCP port. OURS only if every listener is one of *ours*: with SO_REUSEPORT several processes can
+    share a port, and the kernel would hand part of our requests to the stranger."""
+    if not LINUX:
+        return _listening_by_psutil(port, ours)
+    inodes = set()
+    for table in ("tcp", "tcp6"):
+        with suppress(OSError):
+            for line in (PROC / "net" / table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:  # 0A: LISTEN
+                    inodes.add(f"socket:[{fields[9]}]")
+    for pid in ours:
+        if not inodes:
+            break
+        with suppress(OSError):
+            folder = f"/proc/{pid}/fd"
+            for descriptor in os.listdir(folder):
+                with suppress(OSError):
+                    link = os.readlink(f"{folder}/{descriptor}")  # noqa: PTH115 thousands of them: strings are enough
+                    if link in inodes:
+                        inodes.discard(link)
+                        if not inodes:
+                            return Listening.OURS
+    return Listening.STRANGER if inodes else Listening.NOBODY
+
+
+def _listening_by_psutil(port: int, ours: Collection[int]) -> Listening:
+    """Elsewhere only our own processes' sockets can be seen without being root: a stranger is what nobody of ours explains."""
+    for pid in ours:
+        with suppress(psutil.Error):
+            for connection in psutil.Process(pid).net_connections("tcp"):
+                if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                    return Listening.OURS
+    return Listening.NOBODY
