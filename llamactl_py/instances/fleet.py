@@ -1,0 +1,150 @@
+"""All instances: created, changed and deleted here, each with its owner task. Stored first, then acted on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from llamactl_py.backends import backend
+from llamactl_py.ground.clock import Now
+from llamactl_py.ground.errors import Invalid, LimitReached, NameTaken, NotFound, nearest
+from llamactl_py.instances.command import Workshop
+from llamactl_py.instances.instance import Instance
+from llamactl_py.instances.options import InstanceOptions, parse_options, restore_options
+from llamactl_py.instances.state import AT_REST, State
+from llamactl_py.storage.instances import InstanceRow, InstanceStore
+
+log = logging.getLogger(__name__)
+
+Listener = Callable[[Instance, State], None]
+"""Called synchronously with the instance and its former state, after each change of state."""
+
+
+@dataclass
+class Fleet:
+    """The instances by name, in the order of their creation. `run` must be running for owners to act."""
+
+    store: InstanceStore
+    workshop: Workshop
+    now: Now
+    _instances: dict[str, Instance] = field(default_factory=dict)
+    _owners: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _tasks: asyncio.TaskGroup | None = None
+    _listeners: list[Listener] = field(default_factory=list)
+    _reshaped: list[Callable[[], None]] = field(default_factory=list)
+    _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held from a check (is the name free? is there room?) until what it allowed is stored."""
+    damaged: dict[str, str] = field(default_factory=dict)
+    """Rows that could not be understood, and why: kept in the database, and shown."""
+
+    def __iter__(self) -> Iterator[Instance]:
+        return iter(self._instances.values())
+
+    def __len__(self) -> int:
+        return len(self._instances)
+
+    def get(self, name: str) -> Instance:
+        """Raises NotFound with the nearest name."""
+        found = self._instances.get(name)
+        if found is None:
+            raise NotFound(f"there is no instance named {name!r}{nearest(name, self._instances)}")
+        return found
+
+    def on_change(self, listener: Listener) -> None:
+        self._listeners.append(listener)
+
+    def on_reshape(self, listener: Callable[[], None]) -> None:
+        """Called after instances were added, removed, or got other options."""
+        self._reshaped.append(listener)
+
+    async def load(self) -> list[str]:
+        """Read the store; gives the names that are to be brought up again."""
+        rows = await self.store.all()
+        for row in rows:
+            try:
+                self._add(row, restore_options(row.options))
+            except Invalid as error:
+                self.damaged[row.name] = str(error)
+                log.error("instance %s is stored in a form that cannot be used and is left out: %s", row.name, error)
+        self._tell_reshaped()
+        return [row.name for row in rows if row.resume and row.name in self._instances]
+
+    async def run(self) -> None:
+        """Keep an owner for each instance until cancelled."""
+        async with asyncio.TaskGroup() as self._tasks:
+            for instance in self:
+                self._employ(instance)
+            await asyncio.Event().wait()
+
+    async def create(self, name: str, raw: object) -> tuple[Instance, tuple[str, ...]]:
+        """Raises Invalid, NameTaken, LimitReached, StorageFailed; then nothing exists that did not before."""
+        options, warnings = parse_options(raw, self.workshop.limits)
+        limit = self.workshop.limits.max_instances
+        async with self._writing:
+            if 0 <= limit <= len(self):
+                raise LimitReached(f"{len(self)} instances exist and max_instances is {limit}; delete one or raise the limit")
+            self._refuse_taken(name, options)
+            instance = self._add(await self.store.add(name, options.stored()), options)
+        self._employ(instance)
+        self._tell_reshaped()
+        return instance, warnings
+
+    async def change(self, name: str, raw: object) -> tuple[Instance, tuple[str, ...]]:
+        """Replace the options; one that is up keeps its old ones until it is restarted. Raises as `create`, and NotFound."""
+        instance = self.get(name)
+        options, warnings = parse_options(raw, self.workshop.limits, instance.options)
+        async with self._writing:
+            self._refuse_taken(name, options)
+            await self.store.change(name, options.stored())
+            instance.options = options
+        self._tell_reshaped()
+        return instance, warnings
+
+    async def delete(self, name: str) -> None:
+        """Forget one that is at rest and that nobody can claim (`Dispatcher.retiring`). Raises NotFound, StorageFailed."""
+        instance = self.get(name)
+        assert instance.state in AT_REST, instance
+        # Out of the fleet before the await: nobody can start it while its row is being removed.
+        self._instances.pop(name)
+        try:
+            await self.store.remove(name)
+        except BaseException:
+            self._instances[name] = instance
+            raise
+        self._owners.pop(name).cancel()
+        self._tell_reshaped()
+
+    def _refuse_taken(self, name: str, options: InstanceOptions) -> None:
+        """Names and aliases are one space of model names: each leads to one instance."""
+        wanted = {name.casefold(), *(alias.casefold() for alias in model_names(options))}
+        for other in self:
+            if other.name != name and (
+                taken := wanted & {other.name.casefold(), *(a.casefold() for a in model_names(other.options))}
+            ):
+                raise NameTaken(
+                    f"the name {sorted(taken)[0]!r} is taken by instance {other.name!r} (names and aliases share one space)"
+                )
+
+    def _add(self, row: InstanceRow, options: InstanceOptions) -> Instance:
+        instance = Instance(row.name, row.id, row.created_at, options, self.workshop, self.now, self._tell_changed)
+        self._instances[row.name] = instance
+        return instance
+
+    def _employ(self, instance: Instance) -> None:
+        if self._tasks:
+            self._owners[instance.name] = self._tasks.create_task(instance.run(), name=f"owner of {instance.name}")
+
+    def _tell_changed(self, instance: Instance, old: State) -> None:
+        for listener in self._listeners:
+            listener(instance, old)
+
+    def _tell_reshaped(self) -> None:
+        for listener in self._reshaped:
+            listener()
+
+
+def model_names(options: InstanceOptions) -> tuple[str, ...]:
+    """Every model name that these options give an instance beside its own name: its aliases, and those the server answers to."""
+    return (*options.aliases, *backend(options.backend_type).served(options.backend_options, "").names)

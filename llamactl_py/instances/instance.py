@@ -1,0 +1,288 @@
+"""One instance: what we want of it, what it is, and the single task that moves it from one to the other.
+
+Level-triggered: commands only set a wish, the owner task looks at the newest wish and acts. So "start" twice is harmless,
+and "stop while starting" is the same code as "stop while ready". Nobody but the owner touches the handle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from operator import ne
+
+from llamactl_py.ground.clock import Now
+from llamactl_py.ground.durations import show
+from llamactl_py.ground.errors import LlamactlError, StorageFailed
+from llamactl_py.ground.waiting import Watched, first_of, within
+from llamactl_py.instances.command import Launch, Workshop
+from llamactl_py.instances.options import InstanceOptions
+from llamactl_py.instances.readiness import PortStolen, until_ready
+from llamactl_py.instances.restart import GiveUp, Restart, RestartPolicy, decide
+from llamactl_py.instances.state import AT_REST, EDGES, State
+from llamactl_py.instances.target import Target
+from llamactl_py.launchers.base import Exit, Handle
+
+log = logging.getLogger(__name__)
+
+PORT_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted. A new *generation* while up means: stop, then start again. *drain*: seconds for requests in flight."""
+
+    up: bool = False
+    generation: int = 0
+    drain: float = 0.0
+
+
+@dataclass(frozen=True)
+class Death:
+    """A backend's end that nobody asked for. *final*: trying again would end the same way; *port_stolen*: on that port only."""
+
+    reason: str
+    final: bool = False
+    port_stolen: bool = False
+    was_serving: bool = False
+
+
+class Instance:
+    """See the module. `state`, `reason` and the rest are for anybody to read; they change in the owner task only."""
+
+    def __init__(
+        self,
+        name: str,
+        id_: int,
+        created_at: int,
+        options: InstanceOptions,
+        workshop: Workshop,
+        now: Now,
+        changed: Callable[[Instance, State], None],
+    ) -> None:
+        self.name, self.id, self.created_at = name, id_, created_at
+        self.options = options
+        self.leases = Watched(0)
+        """Requests in flight; counted by the dispatcher, awaited here before a stop."""
+        self.state = State.STOPPED
+        self.since = now()
+        self.reason = ""
+        self.target: Target | None = None
+        self.pid: int | None = None
+        self.port: int | None = None
+        self.restarts = 0
+        self.last_exit: Exit | None = None
+        self.running_options: InstanceOptions | None = None
+        self.last_used = 0.0
+        """Moment on the loop's clock of the end of the last request, or of becoming ready."""
+        self.may_retry_at = 0.0
+        """Moment on the loop's clock before which requests do not start it again after it failed."""
+        self._workshop, self._now, self._changed = workshop, now, changed
+        self._wish = Watched(Wish())
+        self._served = Wish()
+        self._at_rest = Watched(True)
+        self._handle: Handle | None = None
+        self._hurried = asyncio.Event()
+
+    def __repr__(self) -> str:
+        process = f"pid={self.pid} port={self.port}"
+        return f"<Instance {self.name} {self.state} {self._wish.value} leases={self.leases.value} {process} {self.reason!r}>"
+
+    # -- wishes: anybody may have them ------------------------------------------------------------------------------------
+
+    @property
+    def is_wanted(self) -> bool:
+        return self._wish.value.up
+
+    @property
+    def is_here_to_stay(self) -> bool:
+        """Ready, and neither to be stopped nor to be restarted."""
+        return self.state is State.READY and self._served == self._wish.value
+
+    def want_up(self) -> None:
+        if not self._wish.value.up:
+            self._wish.set(Wish(True, self._wish.value.generation))
+
+    def want_down(self, drain: float) -> None:
+        self._wish.set(Wish(False, self._wish.value.generation, drain))
+
+    def want_restart(self, drain: float) -> None:
+        self._wish.set(Wish(True, self._wish.value.generation + 1, drain))
+
+    def hurry(self) -> None:
+        """End a stop under way now: no draining, no grace."""
+        self._hurried.set()
+        if self._handle:
+            self._handle.hurry()
+
+    async def down(self) -> None:
+        """Wait until it is at rest and not wanted up: no process of it exists."""
+        await self._wish.until(lambda wish: not wish.up)
+        await self._at_rest.until(bool)
+
+    # -- the owner task ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """The life of this instance."""
+        while True:
+            try:
+                await self._wish.until(lambda wish: wish.up)
+                await self._stay_up()
+            except Exception as bug:
+                log.exception("%s: its owner failed", self.name)
+                self._give_up(f"internal error, please report it: {type(bug).__name__}: {bug}")
+
+    async def _stay_up(self) -> None:
+        """Start, and start again after each death, until it is not wanted any more or is given up."""
+        deaths: list[float] = []
+        stolen_ports = 0
+        while self._wish.value.up:
+            wish = self._wish.value
+            death = await self._serve_once(wish)
+            if death is None:
+                deaths.clear()
+                continue
+            if death.port_stolen and (stolen_ports := stolen_ports + 1) < PORT_ATTEMPTS:
+                log.info("%s: %s; trying another port", self.name, death.reason)
+                continue
+            now = asyncio.get_running_loop().time()
+            deaths.append(now)
+            decision = GiveUp("") if death.final else decide(self._policy(), deaths, now)
+            if isinstance(decision, GiveUp) and self._wish.value.up:
+                self._give_up(
+                    f"{death.reason}; {decision.why}" if decision.why else death.reason, cool_down=not death.was_serving
+                )
+                return
+            if self.state is State.STARTING:
+                self._become(State.BACKOFF)
+            if isinstance(decision, Restart):
+                log.warning("%s: starting it again in %s", self.name, show(decision.after))
+                await within(decision.after, self._wish.until(partial(ne, wish)))
+                self.restarts += 1
+        if self.state is State.BACKOFF:
+            self._become(State.STOPPED)
+
+    async def _serve_once(self, wish: Wish) -> Death | None:
+        """Start, become ready, and serve until the wish changes (None) or the backend ends (a Death).
+
+        Whatever the reason for leaving: afterwards no process of the instance is left.
+        """
+        self.reason, self._served = "", wish
+        if self.state is not State.STARTING:
+            self._become(State.STARTING)
+        self.running_options = self.options
+        try:
+            launch = await self._workshop.prepare(self.name, self.options)
+        except LlamactlError as error:
+            return Death(str(error), final=not isinstance(error, StorageFailed))
+        self._handle, self.port, self.pid = launch.handle, launch.port, launch.handle.ticket.pid
+        try:
+            return await self._attend(launch, wish)
+        finally:
+            launch.handle.kill()  # nothing is left to kill, unless we are leaving by an exception
+            self.target = self._handle = self.port = self.pid = None
+            self._workshop.ports.give_back(launch.port)
+
+    async def _attend(self, launch: Launch, wish: Wish) -> Death | None:
+        handle = launch.handle
+        death: Death | None = None
+        exited = False
+        try:
+            async with asyncio.timeout(self.options.start_timeout):
+                done = await first_of(
+                    ready=until_ready(handle, launch.port, launch.health_path),
+                    exited=handle.exited(),
+                    unwanted=self._wish.until(partial(ne, wish)),
+                )
+            exited = "exited" in done
+        except TimeoutError:
+            done = {}
+            death = Death(f"{launch.program} was not ready within {show(self.options.start_timeout)} (start_timeout)", final=True)
+        except PortStolen as stolen:
+            done = {}
+            death = Death(str(stolen), port_stolen=True)
+        if set(done) == {"ready"}:
+            self._serve(launch.target)
+            done = await first_of(exited=handle.exited(), unwanted=self._wish.until(partial(ne, wish)))
+            exited = "exited" in done
+        if exited:
+            was_ready = self.state is State.READY
+            return await self._bury(
+                launch, "while it was serving" if was_ready else "before it was ready", check_port=not was_ready
+            )
+        if death:
+            return await self._bury(launch, "", death)
+        await self._end(launch)
+        return None
+
+    def _serve(self, target: Target) -> None:
+        self.last_used = asyncio.get_running_loop().time()
+        self.target = target
+        self._become(State.READY)
+
+    async def _bury(self, launch: Launch, when: str, death: Death | None = None, check_port: bool = False) -> Death:
+        """It died, or has to: nobody is sent there any more, then the rest of its tree is ended, then we say so."""
+        self.target = None
+        if death is None and not check_port:
+            self._become(State.BACKOFF)  # at once: it counts as down while its orphans are still being ended
+        ended = await launch.handle.stop(grace=0.0)
+        await self._workshop.settled(launch.handle.ticket)
+        self.last_exit = ended
+        if death is None:
+            stolen = check_port and not launch.port_is_free()
+            said = telling_line(ended.last_lines)
+            death = Death(
+                f"{launch.program} {ended} {when}" + (f": {said}" if said else ""), port_stolen=stolen, was_serving=not check_port
+            )
+        self.reason = death.reason
+        return death
+
+    async def _end(self, launch: Launch) -> None:
+        """Stop on request: requests in flight may finish, then the tree is ended."""
+        self._become(State.STOPPING)
+        wish = self._wish.value
+        if self.target and self.leases.value:
+            await within(wish.drain, first_of(drained=self.leases.until(lambda n: n == 0), hurried=self._hurried.wait()))
+        self.target = None
+        grace = 0.0 if self._hurried.is_set() else (self.running_options or self.options).stop_timeout
+        self.last_exit = await launch.handle.stop(grace, launch.repeat_term_after)
+        await self._workshop.settled(launch.handle.ticket)
+        self._become(State.STOPPED)
+
+    def _give_up(self, reason: str, cool_down: bool = True) -> None:
+        self.reason = reason
+        self.may_retry_at = asyncio.get_running_loop().time() + (self._workshop.limits.failed_cooldown if cool_down else 0.0)
+        self._wish.set(Wish(False, self._wish.value.generation))
+        if self.state is not State.FAILED:
+            self._become(State.FAILED)
+
+    def _policy(self) -> RestartPolicy:
+        limits = self._workshop.limits
+        options = self.options
+        return RestartPolicy(
+            options.auto_restart, options.max_restarts, options.restart_delay, limits.max_restart_delay, limits.restart_window
+        )
+
+    def _become(self, new: State) -> None:
+        """The one place where the state changes."""
+        old = self.state
+        assert new in EDGES[old], f"{self.name}: {old} -> {new}"
+        self.state, self.since = new, self._now()
+        if new in AT_REST:
+            self.running_options = None
+        self._at_rest.set(new in AT_REST)
+        log.info("%s: %s -> %s%s", self.name, old, new, f" ({self.reason})" if self.reason else "")
+        self._changed(self, old)
+
+
+_TELLING = re.compile(r"error|fail|invalid|unable|couldn't|cannot|exception|not found|no such|out of memory", re.IGNORECASE)
+
+
+def telling_line(lines: Sequence[str], longest: int = 300) -> str:
+    """The log line that says most about an end: the first of the last ten that speaks of an error, else the last one."""
+    spoken = [line.strip() for line in lines if line.strip()]
+    line = next((line for line in spoken[-10:] if _TELLING.search(line)), spoken[-1] if spoken else "")
+    return "".join(c if c.isprintable() else " " for c in line[:longest])

@@ -1,0 +1,117 @@
+"""What an instance is asked to be: parsed and checked once at the edge, frozen from then on."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints
+
+from llamactl_py.backends import backend
+from llamactl_py.config.settings import Instances
+from llamactl_py.ground.durations import Minutes, Seconds
+from llamactl_py.ground.errors import Invalid, Problem
+from llamactl_py.ground.names import GroupName, ModelName
+from llamactl_py.ground.validation import Frozen, parse
+
+MASK = "********"
+_SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+
+VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
+VariableValue = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=131_072)]
+Word = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
+
+
+class InstanceOptions(Frozen):
+    """The options of one instance. What the caller left out was filled in from the settings when it was created."""
+
+    backend_type: str = Field(description="Kind of server: llama_cpp, mlx_lm or vllm.", examples=["llama_cpp"])
+    backend_options: dict[str, Any] = Field(
+        default={},
+        description="The server's own options, by name; what the catalogue does not know goes into extra_args, in order.",
+    )
+    auto_restart: bool = Field(description="Start it again when its backend dies.")
+    max_restarts: int = Field(ge=0, le=1000, description="Restarts within restart_window before it has failed; 0 means none.")
+    restart_delay: Seconds = Field(description="Pause before the first restart (seconds); it doubles with each further one.")
+    on_demand_start: bool = Field(description="Start it on its first request.")
+    idle_timeout: Minutes = Field(
+        description="Stop it after so long without a request (minutes); 0 means never, and never evicted."
+    )
+    start_timeout: Seconds = Field(gt=0, description="Longest time from its start until it is ready (seconds).")
+    stop_timeout: Seconds = Field(description="Time it may take to end after SIGTERM (seconds); then its whole tree is killed.")
+    environment: dict[VariableName, VariableValue] = Field(default={}, description="Environment variables for its process.")
+    command_override: Word | tuple[Word, ...] | None = Field(
+        default=None, description="Executable to run instead of the backend's configured one: a path or name, or a list of words."
+    )
+    group: GroupName = Field(default="", description="Name of the group that it belongs to.")
+    aliases: tuple[ModelName, ...] = Field(default=(), max_length=100, description="Further model names that it answers to.")
+
+    def public(self) -> dict[str, Any]:
+        """As JSON values, for anybody to see: secrets are masked."""
+        shown = self.model_dump(mode="json", exclude_none=True)
+        shown["environment"] = {name: MASK if _SECRET_NAME.search(name) else value for name, value in self.environment.items()}
+        secret = {flag.key for flag in backend(self.backend_type).catalogue if flag.secret}
+        shown["backend_options"] = {name: MASK if name in secret else value for name, value in shown["backend_options"].items()}
+        return {name: value for name, value in shown.items() if value not in ("", {}, []) or name == "backend_options"}
+
+    def stored(self) -> str:
+        """As JSON text, for the database."""
+        return self.model_dump_json(exclude_none=True)
+
+
+def parse_options(
+    raw: object, defaults: Instances, old: InstanceOptions | None = None
+) -> tuple[InstanceOptions, tuple[str, ...]]:
+    """Check *raw* (parsed JSON) and fill in defaults; gives the options and warnings for the caller.
+
+    A masked secret, as `public` shows it, means the one that *old* has. Raises Invalid with every problem found.
+    """
+    filled = _with_defaults(raw, defaults) if isinstance(raw, Mapping) else raw
+    options = parse(InstanceOptions, _unmask(filled, old) if old and isinstance(filled, Mapping) else filled)
+    kind = backend(options.backend_type)
+    normal = kind.normalise(options.backend_options)
+    problems = [
+        Problem(f"environment.{name}", "holds only the mask; send the value itself")
+        for name, v in options.environment.items()
+        if v == MASK
+    ]
+    problems += [
+        Problem(f"backend_options.{k}", "holds only the mask; send the value itself")
+        for k, v in normal.options.items()
+        if v == MASK
+    ]
+    if problems:
+        raise Invalid(problems)
+    return options.model_copy(update={"backend_type": kind.type, "backend_options": dict(normal.options)}), tuple(normal.warnings)
+
+
+def restore_options(text: str) -> InstanceOptions:
+    """What `stored` wrote. Raises Invalid when it is not that (edited by hand, damaged)."""
+    try:
+        return parse(InstanceOptions, json.loads(text))
+    except json.JSONDecodeError as error:
+        raise Invalid([Problem("options", f"stored options are not JSON: {error.msg}")]) from None
+
+
+def _with_defaults(raw: Mapping[str, Any], defaults: Instances) -> dict[str, Any]:
+    given = {name: value for name, value in raw.items() if value is not None}  # null means: the default
+    return {
+        "auto_restart": defaults.default_auto_restart,
+        "max_restarts": defaults.default_max_restarts,
+        "restart_delay": f"{defaults.default_restart_delay}s",
+        "on_demand_start": defaults.default_on_demand_start,
+        "idle_timeout": f"{defaults.default_idle_timeout}s",
+        "start_timeout": f"{defaults.default_start_timeout}s",
+        "stop_timeout": f"{defaults.default_stop_timeout}s",
+        **given,
+    }
+
+
+def _unmask(raw: Mapping[str, Any], old: InstanceOptions) -> dict[str, Any]:
+    full = dict(raw)
+    for field, known in (("environment", old.environment), ("backend_options", old.backend_options)):
+        if isinstance(values := raw.get(field), Mapping):
+            full[field] = {name: known.get(name, value) if value == MASK else value for name, value in values.items()}
+    return full

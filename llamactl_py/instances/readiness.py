@@ -1,0 +1,57 @@
+"""When is a backend ready? When its health path answers 200, and the process that answers is our own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from llamactl_py.ground.errors import LlamactlError
+from llamactl_py.instances.ports import LOOPBACK
+from llamactl_py.launchers.base import Handle, Listening
+
+PROBE_TIMEOUT = 5.0
+
+
+class PortStolen(LlamactlError):
+    """Somebody else listens on the port that we chose: our backend cannot, or worse, shares it."""
+
+
+async def until_ready(handle: Handle, port: int, path: str) -> None:
+    """Return once our backend answers `GET path` with 200. Raises PortStolen.
+
+    Without the question who listens, a leftover or a stranger on that port would pass for our backend and serve another
+    model under its name, with no error anywhere.
+    """
+    for pause in _pauses():
+        status = await probe(port, path)
+        if status is not None:
+            listening = await handle.listening(port)
+            if listening is Listening.STRANGER:
+                raise PortStolen(f"another process listens on port {port}")
+            if status == 200 and listening is Listening.OURS:
+                return
+        await asyncio.sleep(pause)
+
+
+def _pauses() -> Iterator[float]:
+    """Seconds between probes: a small model is ready in 20 ms and must not wait for us; a large one takes minutes."""
+    for count, pause in ((40, 0.005), (80, 0.025), (280, 0.1)):
+        for _ in range(count):
+            yield pause
+    while True:
+        yield 0.5
+
+
+async def probe(port: int, path: str) -> int | None:
+    """The status of `GET path` on that port; None when nobody answers in time, or not in HTTP."""
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT):
+            reader, writer = await asyncio.open_connection(LOOPBACK, port, limit=8192)
+            try:
+                writer.write(f"GET {path} HTTP/1.1\r\nHost: {LOOPBACK}:{port}\r\nConnection: close\r\n\r\n".encode("ascii"))
+                version, status, *_ = (await reader.readline()).split()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, ValueError):
+        return None
+    return int(status) if version.startswith(b"HTTP/1.") and status.isdigit() else None

@@ -1,0 +1,46 @@
+"""Whether, and when, a backend that died is started again. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llamactl_py.ground.durations import show
+
+
+@dataclass(frozen=True)
+class RestartPolicy:
+    """*delay* seconds before the first restart, doubling up to *max_delay*; at most *max_restarts* within *window* seconds."""
+
+    auto_restart: bool = True
+    max_restarts: int = 3
+    delay: float = 1.0
+    max_delay: float = 300.0
+    window: float = 600.0
+
+
+@dataclass(frozen=True)
+class Restart:
+    """Try again after so many seconds."""
+
+    after: float
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """Do not try again."""
+
+    why: str
+
+
+def decide(policy: RestartPolicy, deaths: Sequence[float], now: float) -> Restart | GiveUp:
+    """What to do after the latest of *deaths* (moments on the loop's clock, as is *now*).
+
+    Deaths that happened longer than a window ago count no more: three crashes in a year are no crash loop.
+    """
+    if not policy.auto_restart:
+        return GiveUp("automatic restart is off")
+    recent = sum(1 for moment in deaths if now - moment <= policy.window)
+    if recent > policy.max_restarts:
+        return GiveUp(f"it died {recent} times within {show(policy.window)} (max_restarts is {policy.max_restarts})")
+    return Restart(after=min(policy.delay * 2.0 ** (recent - 1), policy.max_delay))

@@ -1,0 +1,1 @@
+"""Who runs and who waits. Read design.md beside this file first."""

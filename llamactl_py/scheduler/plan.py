@@ -1,0 +1,91 @@
+"""May this instance run now, who has to leave for it, and who has been idle too long? Pure: looks, decides, touches nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from llamactl_py.instances.state import State
+
+
+@dataclass(frozen=True)
+class Seat:
+    """What the plan has to know of an instance that holds a running slot."""
+
+    name: str
+    state: State
+    is_wanted: bool
+    leases: int
+    waiting: int
+    """Requests that wait for it."""
+    last_used: float
+    """Moment on the loop's clock."""
+    idle_timeout: float
+    """Seconds; 0 pins it."""
+
+    @property
+    def is_leaving(self) -> bool:
+        return not self.is_wanted
+
+    @property
+    def may_leave(self) -> bool:
+        """Idle, and not pinned. A busy or loading one is never made to leave; one in backoff only if nobody waits for it."""
+        return self.state in (State.READY, State.BACKOFF) and not self.leases and not self.waiting and self.idle_timeout > 0
+
+
+@dataclass(frozen=True)
+class Start:
+    """There is room."""
+
+
+@dataclass(frozen=True)
+class Evict:
+    """There is room as soon as this one has left."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Wait:
+    """There is no room. *is_coming*: it is being made; else somebody has to finish first."""
+
+    why: str
+    is_coming: bool = False
+
+
+def plan(seats: Sequence[Seat], limit: int, may_evict: bool) -> Start | Evict | Wait:
+    """What an instance that is at rest has to do to run. *seats*: those of the others; *limit* -1 means no limit."""
+    if limit < 0 or len(seats) < limit:
+        return Start()
+    leaving = sum(seat.is_leaving for seat in seats)
+    if len(seats) - leaving < limit:
+        return Wait("another instance is leaving for it", is_coming=True)
+    if not may_evict:
+        return Wait(f"{limit} instances are running, which is the limit (max_running_instances), and eviction is off")
+    idle = sorted((seat for seat in seats if seat.may_leave and seat.is_wanted), key=lambda seat: seat.last_used)
+    if idle:
+        return Evict(idle[0].name)
+    kept = ", ".join(f"{seat.name} {_why_it_stays(seat)}" for seat in seats[:5]) + (", ..." if len(seats) > 5 else "")
+    return Wait(f"{limit} instances are running, which is the limit (max_running_instances), and none can leave: {kept}")
+
+
+def _why_it_stays(seat: Seat) -> str:
+    if seat.leases:
+        return f"has {seat.leases} requests in flight"
+    if seat.state is not State.READY:
+        return f"is {seat.state.value}"
+    return "is pinned (idle_timeout 0)" if not seat.idle_timeout else "has requests waiting"
+
+
+def idle_for_too_long(seats: Iterable[Seat], now: float) -> list[str]:
+    """Names of ready instances whose idle timeout has passed."""
+    return [seat.name for seat in seats if _can_idle(seat) and seat.last_used + seat.idle_timeout <= now]
+
+
+def next_idle_moment(seats: Iterable[Seat]) -> float | None:
+    """When the next idle timeout passes, if nothing happens until then."""
+    return min((seat.last_used + seat.idle_timeout for seat in seats if _can_idle(seat)), default=None)
+
+
+def _can_idle(seat: Seat) -> bool:
+    return seat.state is State.READY and seat.is_wanted and not seat.leases and seat.idle_timeout > 0
