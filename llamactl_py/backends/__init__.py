@@ -1,0 +1,55 @@
+"""The kinds of servers that can be run, and the way from a command line to an instance's options and back.
+
+Pure: nothing here starts, waits or looks at a file other than the package's own data. Another backend is one file with one
+`Backend`, its catalogue (see scripts/catalogue.py), and its name in `BACKENDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from llamactl_py.backends import parse as _parse
+from llamactl_py.backends.backend import Backend, CommandLine, Served, StopRule
+from llamactl_py.backends.llama_cpp import LLAMA_CPP
+from llamactl_py.backends.mlx_lm import MLX_LM
+from llamactl_py.backends.options import Normalised
+from llamactl_py.backends.parse import Parsed
+from llamactl_py.backends.values import Value
+from llamactl_py.backends.vllm import VLLM
+from llamactl_py.ground.errors import Invalid, Problem, nearest
+
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "CommandLine",
+    "Normalised",
+    "Parsed",
+    "Served",
+    "StopRule",
+    "Value",
+    "backend",
+    "parse_command",
+]
+
+BACKENDS: Mapping[str, Backend] = MappingProxyType({b.type: b for b in (LLAMA_CPP, MLX_LM, VLLM)})
+"""By type."""
+
+
+def backend(name: str) -> Backend:
+    """The backend with that type or slug, in any case. Raises Invalid."""
+    fold = name.casefold()
+    for known in BACKENDS.values():
+        if fold in (known.type, known.slug):
+            return known
+    names = [n for b in BACKENDS.values() for n in (b.type, b.slug)]
+    raise Invalid([Problem("backend_type", f"unknown backend {name!r}{nearest(name, names)}; known are {', '.join(BACKENDS)}")])
+
+
+def parse_command(command: str | Sequence[str], backend_type: str | None = None) -> Parsed:
+    """A pasted command line (or its words) as an instance's options.
+
+    Without *backend_type* the program tells which backend it is; a line of options alone needs it. Unknown flags are kept
+    verbatim in `extra_args`; what the daemon decides (host, port, keys) is left out with a warning. Raises Invalid.
+    """
+    return _parse.parse_command(command, backend(backend_type) if backend_type is not None else None, BACKENDS)

@@ -1,0 +1,139 @@
+"""One kind of server: its facts, and what can be done with its options. A new kind is one object of this class."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from llamactl_py.backends.arguments import EXTRA, arguments
+from llamactl_py.backends.catalogue import Catalogue, load
+from llamactl_py.backends.options import Normalised, normalise
+from llamactl_py.backends.values import Value
+
+Options = Mapping[str, Value]
+
+_LOCAL_PATH = re.compile(r"/|~|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\")
+
+
+@dataclass(frozen=True)
+class StopRule:
+    """How this kind of server wants to be stopped."""
+
+    repeat_term_after: float | None = None
+    """Seconds after which SIGTERM is sent a second time; None where one is enough."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """Which model names a server answers to."""
+
+    default: str | None
+    """What `model` must be when a client used the instance's own name; None: leave the request as it is."""
+    names: tuple[str, ...]
+    """Further names that the server answers to, without the instance's own: they become aliases in routing."""
+    open: bool
+    """True where the server itself resolves names (llama.cpp's router): requests are `instance/model`."""
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What is started: words (never a shell string) and the variables that go with them. Secrets are in the variables only."""
+
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The facts of one kind of server, and options to words."""
+
+    type: str
+    """Its name in the API: `llama_cpp`."""
+    slug: str
+    """Its name in URLs: `llama-cpp`."""
+    title: str
+    command: tuple[str, ...]
+    """The words that start it when nothing else is configured."""
+    executables: tuple[tuple[str, ...], ...]
+    """Program names (lower case) with their sub-commands, as they may stand in a pasted command line."""
+    modules: tuple[tuple[str, ...], ...]
+    """The same after `python -m`."""
+    install_hint: str
+    serves: Callable[[Catalogue, Options, str], Served]
+    model_keys: tuple[str, ...] = ("model",)
+    """Options that each name a model."""
+    has_router: bool = False
+    """Without a model, the server finds models by the names in requests."""
+    name_key: str | None = None
+    """The option that tells the server under which name it serves; None where there is no such flag."""
+    api_key_variable: str | None = None
+    health_path: str = "/health"
+    stop: StopRule = StopRule()
+    positional_model: bool = False
+    """The model stands bare behind the sub-command (`vllm serve MODEL`)."""
+    default_environment: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Every flag; read from the package's data at the first use."""
+        return load(self.type)
+
+    @property
+    def has_api_key(self) -> bool:
+        """True when the server can be made to ask for a key."""
+        return self.api_key_variable is not None
+
+    def normalise(self, raw: Mapping[str, object]) -> Normalised:
+        """*raw* checked and in its one form. Raises Invalid."""
+        return normalise(self.catalogue, raw)
+
+    def arguments(self, options: Options) -> list[str]:
+        """Normalised *options* as words, secrets included: the inverse of parsing. What is to be started is `command_line`."""
+        return arguments(self.catalogue, options, positional_model=self.positional_model)
+
+    def command_line(
+        self, options: Options, *, command: Sequence[str], name: str, host: str, port: int, api_key: str | None
+    ) -> CommandLine:
+        """What starts instance *name*: *command*, then the options (see `arguments` for their order), then host and port.
+
+        Unless the options name the served model, the instance's name is passed where the server takes one. The API key and
+        other secrets go into the environment.
+        """
+        flags = self.catalogue.flags
+        given = dict(options)
+        environment = dict(self.default_environment)
+        for key, value in options.items():
+            if key != EXTRA and flags[key].secret and flags[key].env and isinstance(value, str):
+                environment[flags[key].env] = value
+                del given[key]
+        if self.name_key and self.name_key not in given and not self.is_router(options):
+            given[self.name_key] = [name] if flags[self.name_key].takes_list else name
+        if api_key is not None and self.api_key_variable:
+            environment[self.api_key_variable] = api_key
+        # `python -m vllm.entrypoints...` and wrapper scripts know no bare model: only the sub-command does.
+        bare = self.positional_model and tuple(command[-1:]) == self.command[-1:]
+        words = arguments(self.catalogue, given, positional_model=bare)
+        # Last, so that they win over anything that extra_args could hold.
+        return CommandLine((*command, *words, "--host", host, "--port", str(port)), environment)
+
+    def served(self, options: Options, name: str) -> Served:
+        """Which model names instance *name* will answer to when it runs with *options*."""
+        return self.serves(self.catalogue, options, name)
+
+    def is_router(self, options: Options) -> bool:
+        """True when the server gets no model of its own and finds models by the names in requests."""
+        return self.has_router and not names_a_model(self.catalogue, options, self.model_keys)
+
+    def model_path(self, options: Options) -> str | None:
+        """The model, where it is meant as a path of this machine: absolute, or beginning with ./ ../ or ~."""
+        model = options.get("model")
+        return model if isinstance(model, str) and _LOCAL_PATH.match(model) else None
+
+
+def names_a_model(catalogue: Catalogue, options: Options, model_keys: Sequence[str]) -> bool:
+    """True when an option, or a flag among the words in extra_args, is one of *model_keys*."""
+    extra = options.get(EXTRA, [])
+    hits = [catalogue.by_word(str(word).partition("=")[0]) for word in extra] if isinstance(extra, list) else []
+    named = {hit.flag.key for hit in hits if hit} | {key for key, value in options.items() if value}
+    return not named.isdisjoint(model_keys)

@@ -1,0 +1,140 @@
+"""What one backend's server can be told: every flag, as data.
+
+The data are written by `scripts/catalogue.py` from the server's own --help, and are read at the first use of a backend.
+A new flag is one line there; reading, checking, building, schema and docs follow from it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
+from typing import Any, Literal
+
+Kind = Literal["bool", "int", "float", "str", "path", "json", "int|str"]
+Arity = Literal["switch", "one", "optional", "two", "many", "repeat"]
+"""switch: no value. one: a value. optional: a value that may be left out. two: exactly two values. many: `--flag a b`.
+repeat: `--flag a --flag b`."""
+
+Grammar = Literal["argparse", "llama.cpp"]
+"""How the server reads its words: argparse takes `--flag=value`, and no value that looks like a flag; llama.cpp takes the next
+word as the value whatever it is, and knows no `=` (measured with llama-server 0.5.0-dev)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One flag of one server."""
+
+    key: str
+    """Its name in `backend_options`: the long spelling in snake_case."""
+    flag: str
+    """The spelling that we emit."""
+    type: Kind
+    arity: Arity
+    spellings: tuple[str, ...] = ()
+    """Every spelling that means the same, `flag` first."""
+    negations: tuple[str, ...] = ()
+    """Spellings that switch it off; the first is emitted for false."""
+    choices: tuple[str, ...] = ()
+    default: str = ""
+    env: str = ""
+    """The environment variable that the server reads instead."""
+    group: str = ""
+    help: str = ""
+    secret: bool = False
+    owned: str = ""
+    """Not empty: the daemon decides this one; what it does instead."""
+    warn: str = ""
+    """Not empty: kept, but the person should know this."""
+    removed: bool = False
+    """Today's server refuses it; older ones take it."""
+    historic: bool = False
+    """Not even named in today's help."""
+    instead: str = ""
+
+    @property
+    def takes_list(self) -> bool:
+        """True when its value is a list."""
+        return self.arity in ("two", "many", "repeat")
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A spelling that was found: its flag, and whether it is the negative form."""
+
+    flag: Flag
+    negated: bool
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All flags of one server version."""
+
+    backend: str
+    program: str
+    version: str
+    grammar: Grammar
+    flags_in_help: int
+    spellings_in_help: int
+    flags: Mapping[str, Flag]
+    """By key, in the order in which they are emitted (alphabetical)."""
+    _hits: Mapping[str, Hit] = field(repr=False)
+
+    def __iter__(self) -> Iterator[Flag]:
+        return iter(self.flags.values())
+
+    def by_word(self, word: str) -> Hit | None:
+        """The flag that a word of a command line names: one or two dashes, `_` or `-` within. None for an unknown one.
+
+        argparse takes any unambiguous beginning of a long flag. Only for what the daemon owns, and for secrets, does that matter:
+        `--hos` must not slip through; any other abbreviation is as good as an unknown flag.
+        """
+        if word.startswith("---") or not word.startswith("-"):
+            return None
+        hit = self._hits.get(_normal(word))
+        if hit is None and self.grammar == "argparse" and word.startswith("--") and len(word) > 3:
+            start = word.replace("_", "-")
+            near = {f.key: f for f in self for s in (*f.spellings, *f.negations) if s.startswith(start)}
+            guarded = [f for f in near.values() if f.owned or f.secret]
+            hit = Hit(guarded[0], negated=False) if len(near) == len(guarded) == 1 else None
+        return hit
+
+    def by_name(self, name: str) -> Hit | None:
+        """The flag that a key of `backend_options` names: a key, or any spelling, without dashes and with `_` or `-`."""
+        return Hit(self.flags[name], negated=False) if name in self.flags else self._hits.get(_normal(name))
+
+    def is_spelling(self, word: str) -> bool:
+        """True when *word* is exactly a flag's spelling."""
+        hit = self._hits.get(_normal(word))
+        return hit is not None and (word in hit.flag.spellings or word in hit.flag.negations)
+
+    def names(self) -> Iterator[str]:
+        """Every name that `by_name` takes in snake_case, for hints."""
+        yield from self.flags
+        yield from self._hits
+
+
+def _normal(spelling: str) -> str:
+    return spelling.lstrip("-").replace("-", "_")
+
+
+@cache
+def load(backend: str) -> Catalogue:
+    """The catalogue of *backend* (a type such as `llama_cpp`), read once."""
+    raw = json.loads(files(__package__).joinpath("data", f"{backend}.json").read_text(encoding="utf-8"))
+    flags = {row["key"]: _flag(row) for row in raw.pop("flags")}
+    hits = {_normal(s): Hit(f, negated=False) for f in flags.values() for s in f.spellings}
+    hits |= {_normal(s): Hit(f, negated=True) for f in flags.values() for s in f.negations}
+    return Catalogue(**raw, flags=MappingProxyType(flags), _hits=MappingProxyType(hits))
+
+
+_TUPLES = {f.name for f in fields(Flag) if "tuple" in str(f.type)}
+
+
+def _flag(row: dict[str, Any]) -> Flag:
+    row["spellings"] = [row["flag"], *row.get("spellings", ())]
+    row |= {name: tuple(row[name]) for name in _TUPLES & row.keys()}
+    return Flag(**row)

@@ -1,0 +1,54 @@
+"""llama.cpp's `llama-server`.
+
+Measured with 0.6.0-dev: in single-model mode it ignores the request's `model`. Without a model it is a router that loads models
+by name. SIGTERM while a stream runs ends the tokens at once, but the process only at the next keep-alive comment, up to 30 s
+later; a second SIGTERM ends it immediately. Its port is open while it loads, and answers 503 until ready.
+"""
+
+from __future__ import annotations
+
+from llamactl_py.backends.backend import Backend, Options, Served, StopRule, names_a_model
+from llamactl_py.backends.catalogue import Catalogue
+
+_MODEL_KEYS = (
+    "model",
+    "model_url",
+    "hf_repo",
+    "docker_repo",
+    "embd_gemma_default",
+    "fim_qwen_14b_spec",
+    "fim_qwen_1_5b_default",
+    "fim_qwen_1b",
+    "fim_qwen_30b_default",
+    "fim_qwen_3b_default",
+    "fim_qwen_7b_default",
+    "fim_qwen_7b_spec",
+    "gpt_oss_120b_default",
+    "gpt_oss_20b_default",
+    "vision_gemma_12b_default",
+    "vision_gemma_4b_default",
+)
+
+
+def _serves(catalogue: Catalogue, options: Options, name: str) -> Served:
+    aliases = [alias.strip() for alias in str(options.get("alias", "")).split(",")]
+    names = tuple(dict.fromkeys(alias for alias in aliases if alias not in ("", name)))
+    return Served(default=None, names=names, open=not names_a_model(catalogue, options, _MODEL_KEYS))
+
+
+LLAMA_CPP = Backend(
+    type="llama_cpp",
+    slug="llama-cpp",
+    title="llama.cpp",
+    command=("llama-server",),
+    executables=(("llama-server",), ("llama", "serve")),
+    modules=(),
+    install_hint="Install llama.cpp (brew install llama.cpp, a release from github.com/ggml-org/llama.cpp, or your own build), "
+    "or set the full path of llama-server as the command.",
+    serves=_serves,
+    model_keys=_MODEL_KEYS,
+    has_router=True,
+    name_key="alias",
+    api_key_variable="LLAMA_API_KEY",
+    stop=StopRule(repeat_term_after=2.0),
+)

@@ -1,0 +1,212 @@
+"""A pasted command line, or its words, to options: the inverse of `arguments`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from llamactl_py.backends import lexer
+from llamactl_py.backends.arguments import EXTRA
+from llamactl_py.backends.backend import Backend
+from llamactl_py.backends.catalogue import Catalogue, Flag
+from llamactl_py.backends.executables import Start, recognise
+from llamactl_py.backends.options import cautions, is_meant, owned_warning
+from llamactl_py.backends.values import NUMBER, Scalar, Unfit, Value, on_off, read_word, truth
+from llamactl_py.ground.errors import Invalid, Problem
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What a command line says."""
+
+    backend_type: str
+    backend_options: dict[str, Value]
+    environment: dict[str, str]
+    command_override: str | tuple[str, ...] | None
+    """The words that start the server, where they are not the backend's usual ones."""
+    warnings: tuple[str, ...]
+
+
+def parse_command(command: str | Sequence[str], backend: Backend | None, backends: Mapping[str, Backend]) -> Parsed:
+    """Read *command* as *backend*'s, or as that of the backend whose program it starts. Raises Invalid."""
+    lexed = lexer.split(command) if isinstance(command, str) else _checked(command)
+    start = recognise(lexed.words, backends.values())
+    if backend is None and start.backend is None:
+        raise Invalid([Problem("backend_type", f"is needed for a line that names no program; one of {', '.join(backends)}")])
+    if backend and start.backend and backend is not start.backend:
+        said = f"the command starts {start.backend.title}, but backend_type is {backend.type!r}"
+        raise Invalid([Problem("command", f"{said}; change one of the two")])
+    chosen = backend or start.backend
+    assert chosen is not None
+    reader = _Reader(chosen.catalogue, start.arguments)
+    options = reader.read()
+    environment = _environment(start, chosen.catalogue, reader.warnings)
+    warnings = [*lexed.warnings, *start.warnings, *reader.warnings, *cautions(chosen.catalogue, options)]
+    return Parsed(chosen.type, options, environment, _override(start, chosen), tuple(dict.fromkeys(warnings)))
+
+
+def _checked(words: Sequence[str]) -> lexer.Lexed:
+    """Words as a caller split them: nothing is special in them."""
+    if any("\0" in word for word in words):
+        raise Invalid([Problem("command", "holds a NUL character, which no command line can carry")])
+    if (length := sum(map(len, words))) > lexer.MAX_LENGTH:
+        raise Invalid([Problem("command", f"has {length} characters; at most {lexer.MAX_LENGTH} are read")])
+    return lexer.Lexed(tuple(words), ())
+
+
+def _override(start: Start, backend: Backend) -> str | tuple[str, ...] | None:
+    if start.command in ((), backend.command):
+        return None
+    return start.command[0] if len(start.command) == 1 else start.command
+
+
+def _environment(start: Start, catalogue: Catalogue, warnings: list[str]) -> dict[str, str]:
+    """The assignments, without those that say what the daemon decides (LLAMA_ARG_PORT=...)."""
+    owned = {flag.env: flag for flag in catalogue if flag.owned and flag.env}
+    warnings += [f"{name} was left out: {owned[name].owned}" for name in start.environment if name in owned]
+    return {name: value for name, value in start.environment.items() if name not in owned}
+
+
+@dataclass
+class _Reader:
+    """Goes through the words once; `at` is the next one to read."""
+
+    catalogue: Catalogue
+    words: Sequence[str]
+    at: int = 0
+    options: dict[str, Value] = field(default_factory=dict)
+    extra: list[str] = field(default_factory=list)
+    strays: list[int] = field(default_factory=list)
+    """Places in `extra` of words that belong to no flag; the first of them may turn out to be the model."""
+    warnings: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def read(self) -> dict[str, Value]:
+        """All words as options. Raises Invalid with every problem found."""
+        while self.at < len(self.words):
+            word = self.words[self.at]
+            self.at += 1
+            name, equals, value = word.partition("=")
+            if not _looks_like_flag(word):
+                self.strays.append(len(self.extra))
+                self.extra.append(word)
+            elif word.startswith("---"):
+                self.problems.append(Problem("command", f"{word[:40]!r} has more dashes than a flag can have"))
+            elif hit := self.catalogue.by_word(name):
+                self._known(hit.flag, hit.negated, name, value if equals else None)
+            else:
+                self._unknown(word)
+        if self.problems:
+            raise Invalid(self.problems)
+        self._settle_strays()
+        return self.options | ({EXTRA: list[Scalar](self.extra)} if self.extra else {})
+
+    def _known(self, flag: Flag, negated: bool, name: str, attached: str | None) -> None:
+        try:
+            value = self._value(flag, negated, name, attached)
+        except Unfit as unfit:
+            self.problems.append(Problem(flag.key, str(unfit)))
+            return
+        if flag.owned:
+            self.warnings.append(owned_warning(flag))
+            return
+        before = self.options.get(flag.key)
+        if flag.arity == "repeat" and isinstance(before, list) and isinstance(value, list):
+            value = before + value
+        elif before is not None and before != value:
+            self.warnings.append(f"{name} is given more than once; the last one counts")
+        if is_meant(flag, value):
+            self.options[flag.key] = value
+        else:
+            self.options.pop(flag.key, None)
+
+    def _value(self, flag: Flag, negated: bool, name: str, attached: str | None) -> Value:
+        """The value of *flag*, from behind its `=` or from the words that follow. Raises Unfit."""
+        if flag.arity == "switch":
+            return self._switch(flag, name, attached) is not negated
+        if flag.arity == "optional":
+            return self._optional(flag, attached)
+        if flag.arity == "many":
+            given = [attached] if attached is not None else self._take_many(flag)
+        elif flag.arity == "two":
+            given = [self._take(flag, name) if attached is None else attached, self._take(flag, name)]
+        else:
+            given = [self._take(flag, name) if attached is None else attached]
+        # What is left out anyway need not be right.
+        values = [word if flag.owned else read_word(self.catalogue, flag, word) for word in given]
+        return values if flag.takes_list else values[0]
+
+    def _switch(self, flag: Flag, name: str, attached: str | None) -> bool:
+        if attached is not None:
+            return read_word(self.catalogue, flag, attached) is True
+        following = self._next()
+        said = truth(following) if following is not None else None
+        if said is None:
+            return True
+        self.at += 1
+        self.warnings.append(f"{name} is a switch: {following!r} behind it was read as {str(said).lower()}")
+        return said
+
+    def _optional(self, flag: Flag, attached: str | None) -> Value:
+        following = self._next() if attached is None else attached
+        if flag.choices:
+            takes_it = following is not None and (attached is not None or on_off(flag, following) is not None)
+        else:
+            takes_it = following is not None and (attached is not None or not _looks_like_flag(following))
+        if not takes_it or following is None:
+            return "on" if flag.choices else True
+        self.at += attached is None
+        return read_word(self.catalogue, flag, following)
+
+    def _take(self, flag: Flag, name: str) -> str:
+        word = self._next()
+        if word is None:
+            raise Unfit(f"{name} needs a value, and nothing follows it")
+        if self.catalogue.grammar == "argparse" and _looks_like_flag(word) and " " not in word:
+            follower = word.partition("=")[0]
+            raise Unfit(f"{name} needs a value, and the flag {follower!r} follows it; if it is the value, write {name}={word}")
+        self.at += 1
+        if _looks_like_flag(word) and not flag.owned:
+            self.warnings.append(f"{name}: {word[:40]!r} looks like a flag, and is read as the value")
+        return word
+
+    def _take_many(self, flag: Flag) -> list[str]:
+        given: list[str] = []
+        while (word := self._next()) is not None and not _looks_like_flag(word):
+            if word.startswith("-") and flag.type not in ("int", "float"):
+                break
+            given.append(word)
+            self.at += 1
+        if not given:
+            raise Unfit("needs at least one value")
+        if flag.owned and len(given) > 1:
+            # A model that was meant to stand behind it is lost to the server too; nobody would see why.
+            self.warnings.append(f"{flag.flag} takes every word up to the next flag: {len(given)} here, none of them the model")
+        return given
+
+    def _unknown(self, word: str) -> None:
+        """Kept as it is, with the word behind it: only the server knows whether that is its value."""
+        self.extra.append(word)
+        following = self._next()
+        is_whole = "=" in word or (word[1:2].isalpha() and word[2:].isdigit())  # -O3 has its value in it
+        if following is not None and not is_whole and not _looks_like_flag(following):
+            self.extra.append(following)
+            self.at += 1
+
+    def _settle_strays(self) -> None:
+        """The first word that belongs to no flag is the model, unless a flag named one."""
+        if self.strays and "model" not in self.options:
+            try:
+                self.options["model"] = read_word(self.catalogue, self.catalogue.flags["model"], self.extra[self.strays[0]])
+            except Unfit as unfit:
+                raise Invalid([Problem("model", str(unfit))]) from None
+            del self.extra[self.strays.pop(0)]
+            self.strays = [place - 1 for place in self.strays]
+        self.warnings += [f"{self.extra[place][:40]!r} belongs to no flag; it was kept in {EXTRA}" for place in self.strays]
+
+    def _next(self) -> str | None:
+        return self.words[self.at] if self.at < len(self.words) else None
+
+
+def _looks_like_flag(word: str) -> bool:
+    return word.startswith("-") and word != "-" and not NUMBER.fullmatch(word)

@@ -1,0 +1,192 @@
+"""The data: complete, without contradictions, and read lazily; and the script that writes them."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from collections import Counter
+from importlib.resources import files
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from llamactl_py.backends import BACKENDS
+from llamactl_py.backends.backend import Backend
+from llamactl_py.backends.catalogue import load
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "catalogue.py"
+
+each_backend = pytest.mark.parametrize("backend", BACKENDS.values(), ids=list(BACKENDS))
+
+
+@pytest.fixture(name="script")
+def _script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("catalogue_script", SCRIPT)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@each_backend
+def test_every_flag_of_the_help_is_there(backend: Backend) -> None:
+    """The script counted the entries that it read, before it made rows of them."""
+    catalogue = backend.catalogue
+    of_help = [flag for flag in catalogue if not flag.historic]
+    assert len(of_help) == catalogue.flags_in_help
+    assert sum(len(f.spellings) + len(f.negations) for f in of_help) == catalogue.spellings_in_help
+
+
+def test_the_helps_had_this_many_flags() -> None:
+    """Counted apart from the script, with grep over the help texts: a parser that loses a flag shows here."""
+    counted = {b.type: (b.catalogue.version, b.catalogue.flags_in_help, b.catalogue.spellings_in_help) for b in BACKENDS.values()}
+    assert counted == {"llama_cpp": ("0.6.0-dev", 256, 413), "mlx_lm": ("0.32.2", 27, 28), "vllm": ("0.32.0", 317, 430)}
+
+
+@each_backend
+def test_no_two_flags_share_a_name(backend: Backend) -> None:
+    spelled = ({s.lstrip("-").replace("-", "_") for s in (*f.spellings, *f.negations)} for f in backend.catalogue)
+    names = Counter(name for of_one_flag in spelled for name in of_one_flag)
+    assert [name for name, times in names.items() if times > 1] == []
+    for flag in backend.catalogue:
+        hit = backend.catalogue.by_name(flag.key)
+        assert hit
+        assert (hit.flag, hit.negated) == (flag, False)
+
+
+@each_backend
+def test_keys_are_python_names_in_order_and_members_fit_together(backend: Backend) -> None:
+    keys = list(backend.catalogue.flags)
+    assert keys == sorted(keys)
+    for flag in backend.catalogue:
+        assert flag.key.isidentifier()
+        assert flag.spellings[0] == flag.flag
+        assert (flag.type == "bool") == (flag.arity == "switch"), flag.key
+        assert not flag.negations or flag.type == "bool", flag.key
+        assert flag.help or flag.historic, flag.key
+
+
+@each_backend
+def test_what_the_daemon_decides_is_owned(backend: Backend) -> None:
+    owned = {flag.key for flag in backend.catalogue if flag.owned}
+    assert {"host", "port", "help"} <= owned
+    assert {f.key for f in backend.catalogue if re.fullmatch("api_key.*|uds", f.key)} <= owned
+    assert backend.has_api_key == ("api_key" in backend.catalogue.flags)
+
+
+@each_backend
+def test_secrets_have_a_variable_to_travel_in(backend: Backend) -> None:
+    assert all(flag.env for flag in backend.catalogue if flag.secret)
+    assert {f.key for f in backend.catalogue if "token" in f.key and f.env == "HF_TOKEN"} <= {
+        f.key for f in backend.catalogue if f.secret
+    }
+
+
+@each_backend
+def test_one_flag_a_line_makes_good_diffs(backend: Backend) -> None:
+    text = files("llamactl_py.backends").joinpath("data", f"{backend.type}.json").read_text(encoding="utf-8")
+    assert sum(line.startswith('{"key"') for line in text.splitlines()) == len(backend.catalogue.flags)
+
+
+def test_options_that_older_clients_store_are_known() -> None:
+    """Keys as llamactl stores them, among them some that today's servers call otherwise, or no more."""
+    stored = {
+        "llama_cpp": [
+            "predict",
+            "gpu_layers",
+            "n_gpu_layers",
+            "no_mmap",
+            "mlock",
+            "sampling_seq",
+            "webui",
+            "draft_max",
+            "model_draft",
+        ],
+        "vllm": ["swap_space", "task", "device", "disable_log_requests", "worker_use_ray", "prompt_adapters"],
+        "mlx_lm": ["chat_template_args", "use_default_chat_template", "num_draft_tokens"],
+    }
+    assert [key for name, keys in stored.items() for key in keys if BACKENDS[name].catalogue.by_name(key) is None] == []
+
+
+def test_importing_reads_no_data() -> None:
+    program = "import llamactl_py.backends.catalogue as c, llamactl_py.backends; assert c.load.cache_info().currsize == 0"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=SCRIPT.parents[1])
+
+
+def test_a_catalogue_is_read_once() -> None:
+    assert load("vllm") is load("vllm")
+
+
+# --- The script -------------------------------------------------------------------------------------------------------
+
+LLAMA_HELP = """\
+----- common params -----
+
+-c,    --ctx-size N                     size of the context (default: 0, 0 = loaded from
+                                        model)
+                                        (env: LLAMA_ARG_CTX_SIZE)
+-kvo,  --kv-offload, -nkvo, --no-kv-offload
+                                        whether to offload (default: enabled)
+--no-host                               bypass host buffer
+--temp N                                temperature (default: 0.80)
+
+
+----- speculative params -----
+
+--draft, --draft-max N                  the argument has been removed. use --new-one
+                                        (env: LLAMA_ARG_DRAFT_MAX)
+-fa,   --flash-attn [on|off|auto]       set it
+"""
+
+ARGPARSE_HELP = """\
+usage: vllm serve [options]
+
+options:
+  --api-key KEY [KEY ...], -k KEY [KEY ...]
+                        Keys. (default: None)
+  --eager, --no-eager, -e
+                        Whether. More. (default: False)
+
+ModelConfig:
+  --max-len MAX_LEN     Length. (default: 7)
+  --hf-token [HF_TOKEN]
+                        Token.
+  --mode {a,b}          Mode of self- hosting. (default: a)
+
+When passing JSON arguments:
+   --json-arg '{}'
+"""
+
+
+def test_the_script_reads_llama_cpps_layout(script: ModuleType) -> None:
+    rows = {r["key"]: r for r in (script.row(e, {}) for e in script.llama_entries(LLAMA_HELP))}
+    assert list(rows) == ["ctx_size", "kv_offload", "no_host", "temp", "draft", "flash_attn"]
+    assert (rows["ctx_size"]["type"], rows["ctx_size"]["env"]) == ("int", "LLAMA_ARG_CTX_SIZE")
+    assert rows["ctx_size"]["default"] == "0, 0 = loaded from model"
+    assert (rows["kv_offload"]["spellings"], rows["kv_offload"]["negations"]) == (["-kvo"], ["--no-kv-offload", "-nkvo"])
+    assert (rows["no_host"]["type"], rows["no_host"]["negations"]) == ("bool", [])
+    assert rows["temp"]["type"] == "float"
+    assert rows["draft"]["instead"] == "--new-one"
+    assert rows["flash_attn"]["choices"] == ["on", "off", "auto"]
+    assert rows["flash_attn"]["group"] == "speculative"
+
+
+def test_the_script_reads_argparses_layout(script: ModuleType) -> None:
+    rows = {r["key"]: r for r in (script.row(e, {}) for e in script.argparse_entries(ARGPARSE_HELP))}
+    assert list(rows) == ["api_key", "eager", "max_len", "hf_token", "mode"]
+    assert (rows["api_key"]["arity"], rows["api_key"]["spellings"]) == ("many", ["-k"])
+    assert (rows["eager"]["spellings"], rows["eager"]["negations"]) == (["-e"], ["--no-eager"])
+    assert rows["eager"]["help"] == "Whether"
+    assert (rows["max_len"]["type"], rows["max_len"]["group"]) == ("int", "ModelConfig")
+    assert rows["hf_token"]["arity"] == "optional"
+    assert (rows["mode"]["choices"], rows["mode"]["help"]) == (["a", "b"], "Mode of self-hosting")
+
+
+def test_a_fact_about_a_flag_that_is_gone_stops_the_script(script: ModuleType) -> None:
+    with pytest.raises(SystemExit, match="speaks of flags that the help does not have"):
+        script.catalogue("mlx_lm", "options:\n  --model MODEL  The model.\n", "0")
