@@ -1,0 +1,80 @@
+"""Backends: understanding a pasted command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel, Field
+
+from llamactl_py.api.route import Route, read_model
+from llamactl_py.auth.policy import Access
+from llamactl_py.backends import BACKENDS, parse_command
+from llamactl_py.ground import errors
+from llamactl_py.ground.validation import Frozen
+from llamactl_py.services import Services
+
+
+class CommandLine(Frozen):
+    """A command line, as one would type it into a shell."""
+
+    command: str = Field(
+        description="The whole line; it may span lines and have quotes, escapes and comments.", max_length=65_536
+    )
+
+
+class ParsedCommand(BaseModel):
+    """The options of an instance that would run this command: send them to POST /api/v1/instances/{name}."""
+
+    backend_type: str
+    backend_options: dict[str, Any]
+    environment: dict[str, str] | None = None
+    command_override: str | list[str] | None = None
+    warnings: list[str] | None = Field(
+        default=None, description="What was ignored, replaced or is risky; not part of the options."
+    )
+
+
+async def parse_any(services: Services, request: web.Request) -> ParsedCommand:
+    """Understand a command line of any backend.
+
+    The backend is recognised by the executable. Nothing is executed, and nothing is lost: what the catalogue does not know
+    is kept in extra_args, in order.
+    """
+    return await _parse(request, None)
+
+
+async def parse_for(services: Services, request: web.Request) -> ParsedCommand:
+    """Understand a command line of one backend.
+
+    The executable may be left out.
+    """
+    return await _parse(request, request.match_info["backend"])
+
+
+async def _parse(request: web.Request, kind: str | None) -> ParsedCommand:
+    parsed = parse_command((await read_model(request, CommandLine)).command, kind)
+    override = parsed.command_override
+    return ParsedCommand(
+        backend_type=parsed.backend_type,
+        backend_options=dict(parsed.backend_options),
+        environment=dict(parsed.environment) or None,
+        command_override=list(override) if isinstance(override, tuple) else override,
+        warnings=list(parsed.warnings) or None,
+    )
+
+
+_EXAMPLE = {"command": "llama-server -m /models/qwen3-8b-q4_k_m.gguf -c 8192 -ngl 99"}
+_RAISES = (errors.BadRequest, errors.Invalid, errors.TooLarge)
+_SLUGS = "|".join(backend.slug for backend in BACKENDS.values())
+
+ROUTES = (
+    Route(
+        "POST", "/api/v1/backends/parse-command", parse_any, Access.MANAGEMENT, "backends",
+        CommandLine, ParsedCommand, raises=_RAISES, example=_EXAMPLE,
+    ),
+    Route(
+        "POST", f"/api/v1/backends/{{backend:{_SLUGS}}}/parse-command", parse_for, Access.MANAGEMENT, "backends",
+        CommandLine, ParsedCommand, raises=_RAISES, example=_EXAMPLE,
+    ),
+)  # fmt: skip

@@ -1,0 +1,225 @@
+"""Instances: create, see, change, delete; start, stop, restart; logs; and the way through to the backend itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from aiohttp import web
+
+from llamactl_py.api.route import Query, Route, flag, read_body, read_json, whole_number
+from llamactl_py.api.views import InstanceView, show
+from llamactl_py.auth.policy import Access
+from llamactl_py.ground import errors
+from llamactl_py.ground.errors import BackendFailed
+from llamactl_py.ground.names import instance_name
+from llamactl_py.instances.instance import Instance, telling_line
+from llamactl_py.instances.options import InstanceOptions
+from llamactl_py.proxy.relay import relay
+from llamactl_py.services import Services
+
+FOLLOW_INTERVAL = 0.25
+MAX_LINES = 1_000_000
+
+
+async def list_instances(services: Services, request: web.Request) -> list[InstanceView]:
+    """List all instances.
+
+    In the order of their creation.
+    """
+    return [show(instance) for instance in services.fleet]
+
+
+async def get_instance(services: Services, request: web.Request) -> InstanceView:
+    """Show one instance."""
+    return show(_named(services, request))
+
+
+async def create_instance(services: Services, request: web.Request) -> InstanceView:
+    """Create an instance.
+
+    It is stored and stays stopped until it is started, or first asked for.
+    """
+    name = instance_name(request.match_info["name"])
+    instance, warnings = await services.fleet.create(name, await read_json(request))
+    return show(instance, warnings)
+
+
+async def replace_instance(services: Services, request: web.Request) -> InstanceView:
+    """Replace the options of an instance.
+
+    One that is up keeps running as it is; `restart_required` then says so. A secret sent back as its mask stays what it was.
+    """
+    instance, warnings = await services.fleet.change(_named(services, request).name, await read_json(request))
+    return show(instance, warnings)
+
+
+async def delete_instance(services: Services, request: web.Request) -> None:
+    """Delete an instance and its logs.
+
+    One that is up is refused, unless `force` says to stop it first.
+    """
+    instance = _named(services, request)
+    async with services.dispatcher.retiring(instance, force=flag(request, "force")):
+        await services.fleet.delete(instance.name)
+
+
+async def start_instance(services: Services, request: web.Request) -> InstanceView:
+    """Start an instance.
+
+    Answers when the start has begun; watch `state` for it to become ready. An idle instance is stopped if room is needed.
+    """
+    instance = _named(services, request)
+    await services.dispatcher.start(instance)
+    return show(instance)
+
+
+async def stop_instance(services: Services, request: web.Request) -> InstanceView:
+    """Stop an instance.
+
+    Requests in flight may finish first (drain_timeout). Answers when no process of it is left.
+    """
+    instance = _named(services, request)
+    await services.dispatcher.stop(instance)
+    return show(instance)
+
+
+async def restart_instance(services: Services, request: web.Request) -> InstanceView:
+    """Restart an instance, with its newest options.
+
+    One that is stopped is started. Answers when this has begun.
+    """
+    instance = _named(services, request)
+    await services.dispatcher.restart(instance)
+    return show(instance)
+
+
+async def get_logs(services: Services, request: web.Request) -> web.StreamResponse:
+    """Show the log of an instance.
+
+    Plain text; rotated files are included. With `follow` the answer goes on with each new line until the client leaves.
+    """
+    instance = _named(services, request)
+    lines = whole_number(request, "lines", 0, -MAX_LINES, MAX_LINES)
+    follow = flag(request, "follow")
+    file = services.log_file(instance.name)
+    end = await asyncio.to_thread(_size, file)
+    text = "\n".join(await asyncio.to_thread(services.log_lines, instance.name, lines if lines > 0 else MAX_LINES))
+    if not follow:
+        return web.Response(text=text, content_type="text/plain")
+    response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"})
+    await response.prepare(request)
+    await response.write(f"{text}\n".encode() if text else b"")
+    async for part in _growth(file, end):
+        await response.write(part)
+    return response
+
+
+async def proxy_to_instance(services: Services, request: web.Request) -> web.StreamResponse:
+    """Pass any request to the backend of an instance.
+
+    The path after `/proxy` is the backend's. The instance is not started for it, and reading requests do not keep it from
+    idling out.
+    """
+    instance = _named(services, request)
+    prefix = f"/api/v1/instances/{request.match_info['name']}/proxy"
+    path = request.raw_path.removeprefix(prefix) or "/"
+    counts = request.method not in ("GET", "HEAD", "OPTIONS")
+    return await pass_on(
+        services, request, instance, path, await read_body(request, services.settings.server.body_timeout), False, counts
+    )
+
+
+async def pass_on(
+    services: Services, request: web.Request, instance: Instance, path: str, body: bytes, may_start: bool, counts_as_use: bool
+) -> web.StreamResponse:
+    """Lease *instance* and relay. Raises what `Dispatcher.lease` does, and BackendFailed with the last words of the backend."""
+    async with services.dispatcher.lease(instance, may_start=may_start, counts_as_use=counts_as_use) as target:
+        try:
+            return await relay(services.session, request, target, path, body)
+        except BackendFailed as failure:
+            said = telling_line(await asyncio.to_thread(services.log_lines, instance.name, 10))
+            raise BackendFailed(f"instance {instance.name!r} {failure}" + (f"; its log says: {said}" if said else "")) from None
+
+
+async def _growth(file: Path, position: int) -> AsyncIterator[bytes]:
+    """What is appended to *file* from *position* on, for ever. A file that shrank was rotated and is read from its beginning."""
+    while True:
+        part, position = await asyncio.to_thread(_read_from, file, position)
+        if part:
+            yield part
+        else:
+            await asyncio.sleep(FOLLOW_INTERVAL)
+
+
+def _read_from(file: Path, position: int) -> tuple[bytes, int]:
+    try:
+        with file.open("rb") as opened:
+            if file.stat().st_size < position:
+                position = 0
+            opened.seek(position)
+            part = opened.read(1 << 16)
+            return part, position + len(part)
+    except FileNotFoundError:
+        return b"", 0
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+def _named(services: Services, request: web.Request) -> Instance:
+    return services.fleet.get(instance_name(request.match_info["name"]))
+
+
+_BASE = "/api/v1/instances"
+_ONE = f"{_BASE}/{{name}}"
+_EXAMPLE = {
+    "backend_type": "llama_cpp",
+    "backend_options": {"model": "/models/qwen3-8b-q4_k_m.gguf", "ctx_size": 8192, "gpu_layers": 99},
+    "idle_timeout": "15m",
+}
+_CHANGES = (errors.BadRequest, errors.Invalid, errors.InvalidName, errors.NameTaken, errors.StorageFailed, errors.TooLarge)
+_FINDS = (errors.InvalidName, errors.NotFound)
+_STARTS = (errors.NoRoom, errors.ShuttingDown, errors.TimedOut)
+
+ROUTES = (
+    Route("GET", _BASE, list_instances, Access.MANAGEMENT, "instances", returns=list[InstanceView]),
+    Route("GET", _ONE, get_instance, Access.MANAGEMENT, "instances", returns=InstanceView, raises=_FINDS),
+    Route(
+        "POST", _ONE, create_instance, Access.MANAGEMENT, "instances", InstanceOptions, InstanceView, 201,
+        raises=(*_CHANGES, errors.LimitReached), example=_EXAMPLE,
+    ),
+    Route(
+        "PUT", _ONE, replace_instance, Access.MANAGEMENT, "instances", InstanceOptions, InstanceView,
+        raises=(*_CHANGES, errors.NotFound), example=_EXAMPLE,
+    ),
+    Route(
+        "DELETE", _ONE, delete_instance, Access.MANAGEMENT, "instances", status=204,
+        raises=(*_FINDS, errors.Conflict, errors.Invalid, errors.StorageFailed),
+        query=(Query("force", "Stop it first if it is up.", {"type": "boolean", "default": False}),),
+    ),
+    Route(
+        "POST", f"{_ONE}/start", start_instance, Access.MANAGEMENT, "instances", returns=InstanceView, raises=(*_FINDS, *_STARTS),
+    ),
+    Route("POST", f"{_ONE}/stop", stop_instance, Access.MANAGEMENT, "instances", returns=InstanceView, raises=_FINDS),
+    Route(
+        "POST", f"{_ONE}/restart", restart_instance, Access.MANAGEMENT, "instances", returns=InstanceView,
+        raises=(*_FINDS, *_STARTS),
+    ),
+    Route(
+        "GET", f"{_ONE}/logs", get_logs, Access.MANAGEMENT, "instances", returns=str, raises=(*_FINDS, errors.Invalid),
+        query=(
+            Query("lines", "How many lines from the end; 0 or less means all, up to 16 MiB.", {"type": "integer", "default": 0}),
+            Query("follow", "Go on with what is written from now on.", {"type": "boolean", "default": False}),
+        ),
+    ),
+    *(
+        Route(
+            method, f"{_ONE}/proxy/{{path}}", proxy_to_instance, Access.MANAGEMENT, "instances",
+            raises=(*_FINDS, errors.BackendFailed, errors.BadRequest, errors.NotRunning, errors.TooLarge),
+        )
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+    ),
+)  # fmt: skip

@@ -1,0 +1,121 @@
+"""What happens to every request before its handler: is it meant for us, may it, and how are its errors told."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from yarl import URL
+
+from llamactl_py.api import problems
+from llamactl_py.api.route import SERVICES, Route
+from llamactl_py.auth.policy import Access, admit
+from llamactl_py.config.settings import Server
+from llamactl_py.ground.errors import BadRequest, Forbidden, LlamactlError
+
+log = logging.getLogger(__name__)
+
+Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
+ROUTE_OF: web.AppKey[dict[Next, Route]] = web.AppKey("route_of", dict)
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+@web.middleware
+async def tell_problems(request: web.Request, handler: Next) -> web.StreamResponse:
+    """Turn whatever is raised into an answer of the right shape. Nothing internal is told."""
+    try:
+        return await handler(request)
+    except LlamactlError as error:
+        return problems.response(error, request.path)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        answer = problems.plain(error.status, error.reason.lower().replace(" ", "_"), _explain(request, error), request.path)
+        if allow := error.headers.get("Allow"):
+            answer.headers["Allow"] = allow
+        return answer
+    except (ConnectionError, TimeoutError):
+        raise  # the connection is gone or was reset on purpose: nobody is left to be told
+    except Exception:
+        log.exception("%s %s failed", request.method, request.path)
+        return problems.plain(500, "internal_error", "an error of llamactl itself; its log has the details", request.path)
+
+
+def _explain(request: web.Request, error: web.HTTPException) -> str:
+    if error.status == 404:
+        return f"there is no route {request.method} {request.path}"
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return f"{request.path} does not take {request.method}; it takes {', '.join(sorted(error.allowed_methods))}"
+    return error.reason
+
+
+@web.middleware
+async def refuse_strangers(request: web.Request, handler: Next) -> web.StreamResponse:
+    """Loopback is no border: any web page can make a browser send requests here. So the Host header must name us (against
+    DNS rebinding), and what a page of another site sends is refused, unless it only reads."""
+    if request.method in ("TRACE", "CONNECT") or not request.raw_path.startswith("/"):
+        raise BadRequest("this form of request is not supported; send METHOD /path")
+    if not names_us(request.headers.get("Host", ""), request.app[SERVICES].settings.server):
+        raise Forbidden("the Host header does not name this server; if it should, add the name to server.allowed_hosts")
+    if request.method not in ("GET", "HEAD", "OPTIONS") and not same_site(request):
+        raise Forbidden("requests from pages of other sites are refused")
+    return await handler(request)
+
+
+def names_us(host: str, server: Server) -> bool:
+    """Is *host* (a Host header) an address, a loopback name, our listen address, or one of the allowed names?"""
+    try:
+        name = (URL(f"http://{host}").host or "").rstrip(".")
+    except ValueError:
+        return False
+    if "@" in host or "/" in host:
+        return False
+    return name == "localhost" or name == server.host or name in server.allowed_hosts or _is_address(name)
+
+
+def _is_address(name: str) -> bool:
+    """An address cannot be rebound: a page can only have it as its own host if it was served from there."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def same_site(request: web.Request) -> bool:
+    """Did a program, or a page of ours, send this? Browsers say where a request comes from, other programs do not."""
+    if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        return False
+    origin = request.headers.get("Origin")
+    return origin is None or origin.partition("://")[2] == request.headers.get("Host", "")
+
+
+@web.middleware
+async def check_key(request: web.Request, handler: Next) -> web.StreamResponse:
+    """Let pass who has the key that the route asks for."""
+    route = request.app[ROUTE_OF].get(request.match_info.handler)
+    if "api_key" in request.query:
+        raise BadRequest("keys in the query string end up in logs; send the key as: Authorization: Bearer KEY")
+    services = request.app[SERVICES]
+    access = route.access if route else Access.MANAGEMENT if request.path.startswith("/api/") else Access.PUBLIC
+    admit(access, services.keys.caller(key) if (key := sent_key(request)) else None, services.requirements)
+    return await handler(request)
+
+
+def sent_key(request: web.Request) -> str:
+    """The key in `Authorization: Bearer KEY` or `X-API-Key: KEY`; empty when there is none."""
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key", "").strip()
+
+
+async def add_security_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """For answers of our own (signal handler on_response_prepare); what a backend says about itself stays."""
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)

@@ -1,0 +1,94 @@
+"""The one table that gives each domain error its HTTP status and code, and the two shapes in which it is told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from llamactl_py.ground import errors
+from llamactl_py.ground.errors import LlamactlError
+
+TABLE: dict[type[LlamactlError], tuple[int, str]] = {
+    errors.NotFound: (404, "not_found"),
+    errors.UnknownModel: (404, "model_not_found"),
+    errors.NameTaken: (409, "name_taken"),
+    errors.Conflict: (409, "conflict"),
+    errors.LimitReached: (409, "limit_reached"),
+    errors.NotRunning: (503, "instance_not_running"),
+    errors.NoRoom: (503, "no_room"),
+    errors.TimedOut: (504, "timed_out"),
+    errors.StartFailed: (503, "start_failed"),
+    errors.WasStopped: (503, "instance_stopped"),
+    errors.ShuttingDown: (503, "shutting_down"),
+    errors.BackendFailed: (502, "backend_failed"),
+    errors.StorageFailed: (507, "storage_failed"),
+    errors.Unauthenticated: (401, "authentication_error"),
+    errors.Forbidden: (403, "permission_denied"),
+    errors.BadRequest: (400, "invalid_request"),
+    errors.TooLarge: (413, "too_large"),
+    errors.Invalid: (422, "invalid_request"),
+    errors.InvalidName: (400, "invalid_instance_name"),
+}
+"""The status of every error that a request can meet. Those that mean "not now" have Retry-After."""
+
+RETRY_AFTER = {
+    errors.NotRunning: 5,
+    errors.NoRoom: 5,
+    errors.TimedOut: 5,
+    errors.StartFailed: 30,
+    errors.WasStopped: 1,
+    errors.ShuttingDown: 10,
+}
+
+
+def status_of(error: type[LlamactlError]) -> tuple[int, str]:
+    """(HTTP status, code) of an error class."""
+    return next(TABLE[base] for base in error.__mro__ if base in TABLE)
+
+
+def response(error: LlamactlError, path: str) -> web.Response:
+    """How *error* is told to whoever asked for *path*."""
+    status, code = status_of(type(error))
+    headers = {}
+    wait = error.retry_after if error.retry_after is not None else RETRY_AFTER.get(type(error))
+    if status in (503, 504) and wait is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(wait)))
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    body = _openai(status, code, str(error)) if _speaks_openai(path) or status == 401 else _management(code, error)
+    return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json", headers=headers)
+
+
+def plain(status: int, code: str, message: str, path: str) -> web.Response:
+    """A problem that is no domain error: no such route, wrong method, our own bug."""
+    body = _openai(status, code, message) if _speaks_openai(path) else {"error": code, "details": message}
+    return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json")
+
+
+def _speaks_openai(path: str) -> bool:
+    return path == "/v1" or path.startswith("/v1/")
+
+
+def _openai(status: int, code: str, message: str) -> dict[str, Any]:
+    kind = {401: "authentication_error", 403: "permission_error", 404: "invalid_request_error", 413: "invalid_request_error"}.get(
+        status, "invalid_request_error" if status < 500 else "server_error"
+    )
+    return {"error": {"message": message, "type": kind, "param": "model" if code == "model_not_found" else None, "code": code}}
+
+
+def _management(code: str, error: LlamactlError) -> dict[str, Any]:
+    body: dict[str, Any] = {"error": code, "details": str(error)}
+    if isinstance(error, errors.Invalid):
+        body["problems"] = [{"field": problem.where, "problem": problem.what} for problem in error.problems]
+    return body
+
+
+def every_error(root: type[LlamactlError] = LlamactlError) -> Iterator[type[LlamactlError]]:
+    """All error classes below *root*."""
+    for error in root.__subclasses__():
+        yield error
+        yield from every_error(error)

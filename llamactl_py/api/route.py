@@ -1,0 +1,126 @@
+"""The route table is the API: what handles a path, what it takes and gives, what it needs. Everything else derives from it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+from pydantic import BaseModel
+
+from llamactl_py.auth.policy import Access
+from llamactl_py.ground.errors import BadRequest, Invalid, LlamactlError, Problem, TooLarge
+from llamactl_py.ground.validation import parse
+from llamactl_py.services import Services
+
+SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
+
+Handler = Callable[[Services, web.Request], Awaitable[Any]]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Query:
+    """A parameter in the query string."""
+
+    name: str
+    description: str
+    schema: dict[str, Any] = field(default_factory=lambda: {"type": "string"})
+
+
+@dataclass(frozen=True)
+class Route:
+    """One operation. Its summary and description are the docstring of *call*.
+
+    *returns*: a pydantic model, a list of one (`list[Model]`), `str` for plain text, or None for no content or an answer
+    that *call* makes itself. *raises*: the errors that callers have to expect, beside those of every route.
+    """
+
+    method: str
+    path: str
+    call: Handler
+    access: Access
+    tag: str
+    body: type[BaseModel] | None = None
+    returns: Any = None
+    status: int = 200
+    query: tuple[Query, ...] = ()
+    raises: tuple[type[LlamactlError], ...] = ()
+    example: dict[str, Any] | None = None
+
+    @property
+    def aiohttp_path(self) -> str:
+        """The path in aiohttp's form: `{path}` takes the whole rest."""
+        return self.path.replace("{path}", "{path:.*}")
+
+    @property
+    def openapi_path(self) -> str:
+        """The path in OpenAPI's form: parameters by name only."""
+        return re.sub(r"\{(\w+):[^}]*\}", r"{\1}", self.path)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        result = await self.call(request.app[SERVICES], request)
+        if isinstance(result, web.StreamResponse):
+            return result
+        if result is None:
+            return web.Response(status=204)
+        if isinstance(result, str):
+            return web.Response(status=self.status, text=result, content_type="text/plain")
+        return web.Response(status=self.status, body=to_json(result), content_type="application/json")
+
+
+def to_json(value: BaseModel | Sequence[BaseModel]) -> bytes:
+    """A model, or several, as JSON; fields without a value are left out."""
+    if isinstance(value, BaseModel):
+        return value.model_dump_json(exclude_none=True).encode()
+    return b"[" + b",".join(to_json(item) for item in value) + b"]"
+
+
+async def read_body(request: web.Request, timeout: float) -> bytes:
+    """The whole request body. Raises TooLarge, and BadRequest when it does not come in time or is broken."""
+    try:
+        async with asyncio.timeout(timeout):
+            return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        limit = request.app[SERVICES].settings.server.max_body_size
+        raise TooLarge(f"the request body is over {limit} bytes (server.max_body_size)") from None
+    except TimeoutError:
+        raise BadRequest(f"the request body did not arrive within {timeout:g} seconds (server.body_timeout)") from None
+    except web.RequestPayloadError:
+        raise BadRequest("the request body could not be read: its encoding or framing is broken") from None
+
+
+async def read_json(request: web.Request) -> Any:
+    """The body as JSON values. Raises BadRequest."""
+    body = await read_body(request, request.app[SERVICES].settings.server.body_timeout)
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"the request body is not valid JSON: {error}") from None
+
+
+async def read_model(request: web.Request, model: type[Model]) -> Model:
+    """The body as *model*. Raises BadRequest, Invalid."""
+    return parse(model, await read_json(request))
+
+
+def flag(request: web.Request, name: str) -> bool:
+    """A yes-or-no query parameter. Raises Invalid."""
+    text = request.query.get(name, "false").lower()
+    if text not in ("true", "false", "1", "0"):
+        raise Invalid([Problem(name, f"{text!r} is neither true nor false")])
+    return text in ("true", "1")
+
+
+def whole_number(request: web.Request, name: str, default: int, least: int, most: int) -> int:
+    """A numeric query parameter. Raises Invalid."""
+    text = request.query.get(name, "")
+    if not text:
+        return default
+    if not re.fullmatch(r"-?\d{1,12}", text) or not least <= int(text) <= most:
+        raise Invalid([Problem(name, f"{text[:40]!r} is not a whole number from {least} to {most}")])
+    return int(text)

@@ -1,0 +1,84 @@
+"""What the API shows of things: llamactl's fields, and beside them everything that one needs to know at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from llamactl_py.instances.instance import Instance
+from llamactl_py.instances.state import State, status_word
+from llamactl_py.storage.keys import KeyRow
+
+
+class ExitView(BaseModel):
+    """How the last process of an instance ended."""
+
+    code: int | None = Field(default=None, description="Exit code, or minus the number of the signal that ended it.")
+    last_lines: list[str] = Field(description="The last lines that it wrote.")
+
+
+class InstanceView(BaseModel):
+    """One instance. `id`, `name`, `status`, `created` and `options` are llamactl's; the rest tells exactly what is going on."""
+
+    id: int = Field(description="Number in the database.")
+    name: str
+    status: str = Field(description="llamactl's word: stopped, running, failed, restarting or shutting_down.")
+    created: int = Field(description="Unix seconds.")
+    options: dict[str, Any] = Field(description="The options as stored, defaults filled in; secrets are masked.")
+    state: State = Field(description="The exact state.")
+    since: int = Field(description="Unix seconds since when it is in this state.")
+    reason: str | None = Field(default=None, description="Why it failed or is being restarted.")
+    pid: int | None = Field(default=None, description="Leading process, while there is one.")
+    port: int | None = Field(default=None, description="Port of its backend on loopback, while it is up.")
+    in_flight: int = Field(description="Requests that it is answering now.")
+    idle_seconds: float | None = Field(default=None, description="Seconds since the end of its last request, while it is ready.")
+    restarts: int = Field(description="Automatic restarts since the daemon started.")
+    restart_required: bool = Field(description="Its options were changed while it was up: restart it to apply them.")
+    last_exit: ExitView | None = None
+    warnings: list[str] | None = Field(default=None, description="What is odd about the options just sent.")
+
+
+def show(instance: Instance, warnings: tuple[str, ...] = ()) -> InstanceView:
+    """*instance* as it is now."""
+    ended = instance.last_exit
+    is_idle = instance.state is State.READY and not instance.leases.value
+    return InstanceView(
+        id=instance.id,
+        name=instance.name,
+        status=status_word(instance.state),
+        created=instance.created_at,
+        options=instance.options.public(),
+        state=instance.state,
+        since=int(instance.since),
+        reason=instance.reason or None,
+        pid=instance.pid,
+        port=instance.port,
+        in_flight=instance.leases.value,
+        idle_seconds=round(asyncio.get_running_loop().time() - instance.last_used, 1) if is_idle else None,
+        restarts=instance.restarts,
+        restart_required=instance.running_options is not None and instance.running_options != instance.options,
+        last_exit=ExitView(code=ended.code, last_lines=list(ended.last_lines)) if ended else None,
+        warnings=list(warnings) or None,
+    )
+
+
+class KeyView(BaseModel):
+    """An inference key, without the key."""
+
+    id: int
+    name: str
+    prefix: str = Field(description="Its first characters.")
+    created_at: int = Field(description="Unix seconds.")
+    expires_at: int | None = Field(default=None, description="Unix seconds; without it the key does not expire.")
+
+
+class NewKeyView(KeyView):
+    """An inference key just made: the only time that the key itself is told."""
+
+    key: str
+
+
+def show_key(row: KeyRow) -> KeyView:
+    return KeyView(id=row.id, name=row.name, prefix=row.prefix, created_at=row.created_at, expires_at=row.expires_at)

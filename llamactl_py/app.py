@@ -1,0 +1,42 @@
+"""Builds the web application from services. No wiring here, and nothing that listens: tests use it as the daemon does."""
+
+from __future__ import annotations
+
+import msgspec
+from aiohttp import web
+
+from llamactl_py.api import backends, instances, keys, openai, openapi, system
+from llamactl_py.api.middleware import ROUTE_OF, add_security_headers, check_key, refuse_strangers, tell_problems
+from llamactl_py.api.route import SERVICES, Route
+from llamactl_py.auth.policy import Access
+from llamactl_py.services import Services
+
+
+async def get_openapi(services: Services, request: web.Request) -> web.StreamResponse:
+    """Describe this API in OpenAPI 3.1."""
+    return web.Response(body=msgspec.json.encode(openapi.document(API)), content_type="application/json")
+
+
+API: tuple[Route, ...] = (
+    *instances.ROUTES,
+    *backends.ROUTES,
+    *keys.ROUTES,
+    *system.ROUTES,
+    Route("GET", "/api/v1/openapi.json", get_openapi, Access.MANAGEMENT, "system"),
+    *openai.ROUTES,
+)
+"""Every operation. Handlers, OpenAPI, auth needs and tests derive from this table."""
+
+
+def build_app(services: Services) -> web.Application:
+    """The application. Run it with `handler_cancellation=True`: a client that leaves must end what it asked for."""
+    app = web.Application(
+        middlewares=(tell_problems, refuse_strangers, check_key), client_max_size=services.settings.server.max_body_size
+    )
+    app[SERVICES] = services
+    app[ROUTE_OF] = {}
+    for route in (*API, *system.PAGES):
+        app[ROUTE_OF][route.handle] = route
+        app.router.add_route(route.method, route.aiohttp_path, route.handle)
+    app.on_response_prepare.append(add_security_headers)
+    return app

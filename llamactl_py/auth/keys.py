@@ -1,0 +1,97 @@
+"""Keys: 256 random bits each, kept as SHA-256. A random key needs no slow hash, so one hash and one lookup decide."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from llamactl_py.auth.policy import Caller
+from llamactl_py.ground.clock import Now
+from llamactl_py.ground.errors import DaemonRefused, NotFound
+from llamactl_py.storage.keys import KeyRow, KeyStore
+
+MANAGEMENT_PREFIX = "llamactl-mgmt-"
+INFERENCE_PREFIX = "llamactl-"
+SHOWN = len(INFERENCE_PREFIX) + 4
+"""Characters of a key that are kept and shown, so that people can tell keys apart."""
+LONGEST = 512
+
+
+def digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+class KeyRing:
+    """All valid keys in memory, by digest; the store holds the inference keys."""
+
+    def __init__(self, store: KeyStore, now: Now, management_keys: Iterable[str]) -> None:
+        self._store = store
+        self._now = now
+        self._managers = {digest(key): Caller("management", is_manager=True) for key in management_keys}
+        self._rows: dict[bytes, KeyRow] = {}
+
+    async def load(self) -> None:
+        self._rows = {row.digest: row for row in await self._store.all()}
+
+    def caller(self, key: str) -> Caller | None:
+        """Who holds *key*; None if nobody does, or it has expired. Costs the same for every wrong key."""
+        if len(key) > LONGEST:
+            return None
+        hashed = digest(key)
+        if manager := self._managers.get(hashed):
+            return manager
+        row = self._rows.get(hashed)
+        if row is None or not hmac.compare_digest(row.digest, hashed):
+            return None
+        if row.expires_at is not None and row.expires_at <= self._now():
+            return None
+        return Caller(row.name, is_manager=False)
+
+    async def create(self, name: str, expires_at: int | None) -> tuple[KeyRow, str]:
+        """A new inference key: its row, and the key itself, which is not kept anywhere."""
+        key = INFERENCE_PREFIX + secrets.token_hex(32)
+        row = await self._store.add(name, digest(key), key[:SHOWN], expires_at)
+        self._rows[row.digest] = row
+        return row, key
+
+    async def remove(self, id_: int) -> None:
+        """Raises NotFound. The key is refused from the moment this returns."""
+        await self._store.remove(id_)
+        self._rows = {hashed: row for hashed, row in self._rows.items() if row.id != id_}
+
+    def all(self) -> list[KeyRow]:
+        """Newest first."""
+        return sorted(self._rows.values(), key=lambda row: -row.id)
+
+    def get(self, id_: int) -> KeyRow:
+        """Raises NotFound."""
+        for row in self._rows.values():
+            if row.id == id_:
+                return row
+        raise NotFound(f"there is no key with id {id_}")
+
+
+def management_key(file: Path) -> tuple[str, bool]:
+    """The management key of this data directory, and whether it was made just now. Raises DaemonRefused."""
+    try:
+        try:
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            key = file.read_text("ascii").strip()
+            if len(key) < len(MANAGEMENT_PREFIX) + 16:
+                raise DaemonRefused(f"{file} holds no usable management key; delete it to have a new one made") from None
+            if file.stat().st_mode & 0o077:
+                file.chmod(0o600)
+            return key, False
+        key = MANAGEMENT_PREFIX + secrets.token_hex(32)
+        with open(descriptor, "w", encoding="ascii") as opened:
+            opened.write(key + "\n")
+            opened.flush()
+            os.fsync(opened.fileno())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DaemonRefused(f"management key {file} cannot be used: {error}") from None
+    return key, True

@@ -1,0 +1,250 @@
+"""The only place where the parts are put together, and the one path by which they are taken apart again."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import ipaddress
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from llamactl_py.api.access_log import AccessLog
+from llamactl_py.app import build_app
+from llamactl_py.auth.keys import KeyRing, management_key
+from llamactl_py.config import paths
+from llamactl_py.config.settings import Settings
+from llamactl_py.ground import clock
+from llamactl_py.ground.errors import BadConfiguration, DaemonRefused, LlamactlError, StorageFailed
+from llamactl_py.instances.command import Workshop
+from llamactl_py.instances.fleet import Fleet
+from llamactl_py.instances.ports import Ports
+from llamactl_py.instances.state import AT_REST
+from llamactl_py.launchers.local import LocalLauncher
+from llamactl_py.proxy.relay import new_session
+from llamactl_py.scheduler.dispatcher import Dispatcher
+from llamactl_py.services import Services
+from llamactl_py.storage.database import Database
+from llamactl_py.storage.instances import InstanceStore
+from llamactl_py.storage.keys import KeyStore
+from llamactl_py.storage.lock import DataDirectoryLock
+from llamactl_py.storage.tickets import TicketStore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A daemon that answers."""
+
+    url: str
+    management_key: str
+    key_is_new: bool
+    key_file: Path
+    services: Services
+    swept: tuple[int, ...]
+    """Processes that an earlier daemon had left and that were killed before this one started."""
+
+    def hurry(self) -> None:
+        """Let a shutdown under way wait for nothing any more."""
+        for instance in self.services.fleet:
+            instance.hurry()
+
+
+async def serve(settings: Settings, started: Callable[[Running], None], environ: Mapping[str, str] = os.environ) -> None:
+    """Run until SIGINT or SIGTERM; the first drains, the second hurries. Raises DaemonRefused when it cannot start."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    daemon: Running | None = None
+
+    def on_signal() -> None:
+        if stop.is_set() and daemon:
+            log.warning("asked again: ending everything at once")
+            daemon.hurry()
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        async with running(settings, environ) as daemon:
+            started(daemon)
+            await stop.wait()
+            log.info("shutting down")
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+@asynccontextmanager
+async def running(settings: Settings, environ: Mapping[str, str] = os.environ) -> AsyncIterator[Running]:
+    """A daemon for the length of the block; when it is left nothing of ours runs any more. Raises DaemonRefused."""
+    refuse_open_door(settings)
+    lock = DataDirectoryLock(settings.data_dir)
+    try:
+        (settings.data_dir / paths.ADDRESS).unlink(missing_ok=True)  # of a daemon that was killed
+        listener = listen(settings)
+        try:
+            database = Database(settings.data_dir / paths.DATABASE)
+            try:
+                async with _alive(settings, environ, listener, database) as daemon:
+                    yield daemon
+            finally:
+                database.close()
+        finally:
+            listener.close()
+    finally:
+        lock.release()
+
+
+@asynccontextmanager
+async def _alive(
+    settings: Settings, environ: Mapping[str, str], listener: socket.socket, database: Database
+) -> AsyncIterator[Running]:
+    port = listener.getsockname()[1]
+    key, is_new = management_key(settings.data_dir / paths.MANAGEMENT_KEY)
+    tickets = TicketStore(database, clock.now)
+    instances = settings.instances
+    launcher = LocalLauncher(
+        settings.data_dir, clock.now, int(instances.log_rotation_max_size * 1e6), instances.log_rotation_backups
+    )
+    swept = await _sweep(launcher, tickets)
+    workshop = Workshop(settings, launcher, tickets, Ports(*instances.port_range, exclude=(port,)), environ)
+    store = InstanceStore(database, clock.now)
+    fleet = Fleet(store, workshop, clock.now)
+    keys = KeyRing(KeyStore(database, clock.now), clock.now, (key, *settings.auth.management_keys))
+    await keys.load()
+    to_resume = await fleet.load()
+    dispatcher = Dispatcher(fleet, instances)
+    async with (
+        new_session(settings.server.connect_timeout, settings.server.response_timeout) as session,
+        asyncio.TaskGroup() as tasks,
+    ):
+        services = Services(settings, fleet, dispatcher, keys, session, clock.now, webui_folder())
+        runner = web.AppRunner(
+            build_app(services),
+            handler_cancellation=True,
+            access_log=logging.getLogger("llamactl.access") if settings.server.access_log else None,
+            access_log_class=AccessLog,
+            keepalive_timeout=settings.server.keepalive_timeout,
+            shutdown_timeout=settings.server.shutdown_timeout,
+        )
+        await runner.setup()
+        workers = [tasks.create_task(work) for work in (fleet.run(), dispatcher.run(), launcher.maintain())]
+        await asyncio.sleep(0)  # let the fleet employ its owners
+        await web.SockSite(runner, listener, backlog=1024).start()
+        url = f"http://{_for_url(settings.server.host)}:{port}"
+        _write_address(settings.data_dir, url)
+        tasks.create_task(_resume(dispatcher, fleet, to_resume))
+        gc.freeze()  # what start-up made lives as long as we do: no collection needs to look at it again
+        try:
+            yield Running(url, key, is_new, settings.data_dir / paths.MANAGEMENT_KEY, services, tuple(swept))
+        finally:
+            await _shut_down(services, store, runner, listener)
+            (settings.data_dir / paths.ADDRESS).unlink(missing_ok=True)
+            for worker in workers:
+                worker.cancel()
+
+
+async def _shut_down(services: Services, store: InstanceStore, runner: web.AppRunner, listener: socket.socket) -> None:
+    """New connections are refused, who waits is told, requests in flight may finish, every instance is stopped, all at once."""
+    with suppress(StorageFailed):  # then the next daemon starts them on demand instead
+        await store.mark_resume([i.name for i in services.fleet if i.state not in AT_REST and i.options.auto_restart])
+    for site in list(runner.sites):
+        await site.stop()
+    await services.dispatcher.close(services.settings.server.shutdown_timeout)
+    await runner.cleanup()
+
+
+async def _sweep(launcher: LocalLauncher, tickets: TicketStore) -> list[int]:
+    """Settle what an earlier daemon left: before a port is used, none of its processes may be there any more."""
+    left = await tickets.all()
+    swept = await launcher.sweep(left)
+    if swept:
+        log.warning("an earlier daemon ended without stopping its backends; killed what was left: %s", swept)
+    for ticket in left:
+        await tickets.remove(ticket.token)
+    return swept
+
+
+async def _resume(dispatcher: Dispatcher, fleet: Fleet, names: list[str]) -> None:
+    """Bring up what was up when the last daemon ended, as far as there is room."""
+    for name in names:
+        try:
+            await dispatcher.start(fleet.get(name))
+        except LlamactlError as error:
+            log.warning("%s was running before and is not started again: %s", name, error)
+
+
+def webui_folder() -> Path:
+    """Where the web page is: beside this file in an installed package, beside the package in a checkout."""
+    installed = Path(__file__).parent / "webui"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "webui"
+
+
+def refuse_open_door(settings: Settings) -> None:
+    """Whoever may manage may run any command here: a door that others can reach needs both locks. Raises DaemonRefused."""
+    auth = settings.auth
+    if not is_loopback(settings.server.host) and not (auth.require_inference_auth and auth.require_management_auth):
+        raise BadConfiguration(
+            f"refusing to listen on {settings.server.host} without keys: set auth.require_inference_auth and "
+            "auth.require_management_auth to true, or listen on 127.0.0.1"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Can only this machine reach *host*?"""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The listening socket, bound before anything is started. Raises DaemonRefused."""
+    host, port = settings.server.host, settings.server.port
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(1024)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise DaemonRefused(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --host and --port") from None
+    listener.setblocking(False)
+    return listener
+
+
+def _for_url(host: str) -> str:
+    """*host* as others on this machine reach it."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 not bound here, only compared
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def _write_address(data_dir: Path, url: str) -> None:
+    """Tell the command line client where this daemon listens."""
+    file = data_dir / paths.ADDRESS
+    file.write_text(url + "\n", "ascii")
+
+
+def raise_file_limit() -> None:
+    """Let us open as many files as we may: each stream takes two."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 1 << 20), hard))

@@ -1,0 +1,101 @@
+"""Finds, and where it must change replaces, the value of `model` in a raw JSON body. The rest stays byte for byte. Pure.
+
+msgspec checks the whole body and reads the one field without building objects for the rest. Where the value stands in the
+bytes is then looked for: the key is nearly always written once, plainly; otherwise a scan of the top level settles it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import msgspec
+
+from llamactl_py.ground.errors import BadRequest
+
+MAX_MODEL = 256
+
+
+class _Head(msgspec.Struct):
+    model: str | None = None
+
+
+_decoder = msgspec.json.Decoder(_Head)
+_KEY = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*')
+_STRING = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+_VALUE = re.compile(_STRING, re.DOTALL)
+_TOKEN = re.compile(_STRING + rb"|[\[\]{}:,]", re.DOTALL)
+_ESCAPED_KEY = re.compile(rb'\\u00[46][0-9A-Fa-f][^":]*"[ \t\r\n]*:')
+
+
+@dataclass(frozen=True)
+class Model:
+    """The decoded value, and the bytes [start, end) that it takes up, quotes included."""
+
+    name: str
+    start: int
+    end: int
+
+
+def find_model(body: bytes) -> Model:
+    """The top-level `model` of *body*. Raises BadRequest: not JSON, no object, no model, no text, or the key given twice."""
+    try:
+        name = _decoder.decode(body).model
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(_complaint(body, error)) from None
+    if not name:
+        raise BadRequest("the request body has no model; set model to the name of an instance")
+    if len(name) > MAX_MODEL or not name.isprintable():
+        raise BadRequest(f"model is not usable: it has to be at most {MAX_MODEL} printable characters")
+    found = [match.end() for match in _KEY.finditer(body)]
+    is_plain = len(found) == 1 and not _ESCAPED_KEY.search(body)
+    start = found[0] if is_plain else _scan_top_level(body)
+    value = _VALUE.match(body, start)
+    assert value is not None  # msgspec found text there
+    return Model(name, start, value.end())
+
+
+def replace_model(body: bytes, model: Model, name: str) -> bytes:
+    """*body* with the value of `model` replaced by *name*."""
+    return b"".join((body[: model.start], msgspec.json.encode(name), body[model.end :]))
+
+
+def _scan_top_level(body: bytes) -> int:
+    """Where the value of the one top-level key `model` begins. Raises BadRequest when the key is there twice, as we and the
+    backend might then read different ones."""
+    depth, before_colon, is_key = 0, b"", False
+    starts = []
+    for token in _TOKEN.finditer(body):
+        text = token.group()
+        if text in (b"{", b"["):
+            depth += 1
+            is_key = True
+        elif text in (b"}", b"]"):
+            depth -= 1
+        elif depth == 1 and text == b",":
+            is_key = True
+        elif depth == 1 and text == b":":
+            if is_key and msgspec.json.decode(before_colon) == "model":
+                starts.append(token.end())
+            is_key = False
+        elif depth == 1 and is_key:
+            before_colon = text
+    if len(starts) != 1:
+        raise BadRequest("the request body has the key model more than once")
+    start = starts[0]
+    while body[start] in b" \t\r\n":
+        start += 1
+    return start
+
+
+def _complaint(body: bytes, error: Exception) -> str:
+    if not body:
+        return "the request body is empty; send a JSON object with a model"
+    if isinstance(error, RecursionError):
+        return "the request body is nested too deeply"
+    message = str(error)
+    if "`$.model`" in message:
+        return "model must be text: the name of an instance"
+    if message.startswith("Expected `object`"):
+        return "the request body must be a JSON object"
+    return f"the request body is not valid JSON: {message}"

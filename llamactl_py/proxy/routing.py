@@ -1,0 +1,59 @@
+"""Which instance answers to a model name, and what the backend is to find in `model`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from llamactl_py.backends import Served
+from llamactl_py.ground.errors import UnknownModel, nearest
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One instance, as routing sees it."""
+
+    instance: str
+    created_at: int
+    served: Served
+    aliases: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Route:
+    """*forward*: the value that `model` must have for this backend; None leaves the body as it is."""
+
+    instance: str
+    forward: str | None = None
+
+
+class Routes:
+    """The table of all model names; made anew when the fleet changes, looked up once for each request."""
+
+    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        self._entries = {entry.instance: entry for entry in entries}
+        self._routes: dict[str, Route] = {}
+        for entry in self._entries.values():
+            self._routes |= dict.fromkeys(entry.aliases, Route(entry.instance, entry.served.default))
+            self._routes |= {name: Route(entry.instance) for name in entry.served.names}
+        for entry in self._entries.values():  # last: an instance's own name is never hidden by an alias
+            self._routes[entry.instance] = Route(entry.instance, entry.served.default)
+
+    def find(self, model: str) -> Route:
+        """The route of *model*: an instance's name, an alias, or `instance/model`. Raises UnknownModel with the nearest name."""
+        if route := self._routes.get(model):
+            return route
+        instance, slash, inner = model.partition("/")
+        entry = self._entries.get(instance) if slash else None
+        if entry is None:
+            raise UnknownModel(
+                f"no instance serves the model {model!r}{nearest(model, self._routes)}; GET /v1/models lists what there is"
+            )
+        if entry.served.open or inner in entry.served.names:
+            return Route(instance, inner)
+        known = ", ".join(map(repr, entry.served.names)) or "only its own model; leave out what follows the slash"
+        raise UnknownModel(f"instance {instance!r} does not serve {inner!r}; it serves {known}")
+
+    def listing(self) -> list[tuple[str, str, int]]:
+        """(model name, instance, Unix seconds of creation) of every name that `find` knows, sorted by name."""
+        return sorted((name, route.instance, self._entries[route.instance].created_at) for name, route in self._routes.items())

@@ -1,0 +1,64 @@
+"""What the API needs, in one place. Made by the daemon, or by a test with other parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+
+from llamactl_py.auth.keys import KeyRing
+from llamactl_py.auth.policy import Requirements
+from llamactl_py.backends import backend
+from llamactl_py.config.settings import Settings
+from llamactl_py.ground.clock import Now
+from llamactl_py.instances.fleet import Fleet
+from llamactl_py.instances.instance import Instance
+from llamactl_py.launchers import logs
+from llamactl_py.proxy.routing import Entry, Routes
+from llamactl_py.scheduler.dispatcher import Dispatcher
+
+MAX_LOG_BYTES = 16 << 20
+"""Most that one request for logs reads."""
+
+
+@dataclass
+class Services:
+    """Everything that handlers call."""
+
+    settings: Settings
+    fleet: Fleet
+    dispatcher: Dispatcher
+    keys: KeyRing
+    session: aiohttp.ClientSession
+    now: Now
+    webui: Path
+    routes: Routes = field(default_factory=Routes)
+
+    def __post_init__(self) -> None:
+        self.fleet.on_reshape(self._reroute)
+        self._reroute()
+
+    @property
+    def requirements(self) -> Requirements:
+        return Requirements(self.settings.auth.require_inference_auth, self.settings.auth.require_management_auth)
+
+    def log_file(self, name: str) -> Path:
+        return self.fleet.workshop.log_file(name)
+
+    def log_lines(self, name: str, lines: int) -> list[str]:
+        """The last *lines* lines of an instance's log, rotated files included. Blocks: call it in a thread."""
+        return logs.tail_rotated(self.log_file(name), lines, MAX_LOG_BYTES)
+
+    def _reroute(self) -> None:
+        self.routes = Routes(_entry(instance) for instance in self.fleet)
+
+
+def _entry(instance: Instance) -> Entry:
+    options = instance.options
+    return Entry(
+        instance.name,
+        instance.created_at,
+        backend(options.backend_type).served(options.backend_options, instance.name),
+        options.aliases,
+    )
