@@ -1,0 +1,1 @@
+"""The command line: one command group a file, `render` holds every table and spinner, `main` puts them together."""

@@ -1,0 +1,226 @@
+"""What people do with instances every day: ps, create, start, stop, restart, rm, logs."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+from rich.markup import escape
+
+from llamactl_py.cli import render
+from llamactl_py.cli.main import Connection
+from llamactl_py.client import Client, Refused
+
+POLL = 0.1
+
+json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
+names_argument = click.argument("names", nargs=-1, required=True, metavar="NAME...")
+
+
+@click.command(short_help="List the instances.")
+@json_option
+@click.pass_obj
+def ps(connection: Connection, as_json: bool) -> None:
+    """List the instances."""
+    found = connection.client().instances()
+    if as_json:
+        render.as_json(found)
+    else:
+        render.instances(found)
+
+
+@click.command(
+    short_help="Create an instance from the command line of its server.",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.argument("name")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.option("--start", "start_now", is_flag=True, help="Start it, and wait until it is ready.")
+@click.option("--idle-timeout", help="Stop it after so long without a request: minutes, or '90s', '2h'; 0 means never.")
+@click.option("--no-on-demand", is_flag=True, help="Do not start it on its first request.")
+@click.option("--alias", "aliases", multiple=True, help="A further model name that it answers to; may be repeated.")
+@click.option("--group", help="Name of the group that it belongs to.")
+@click.option(
+    "--env", "environment", multiple=True, metavar="NAME=VALUE", help="An environment variable for it; may be repeated."
+)
+@json_option
+@click.pass_obj
+def create(
+    connection: Connection,
+    name: str,
+    command: tuple[str, ...],
+    start_now: bool,
+    idle_timeout: str | None,
+    no_on_demand: bool,
+    aliases: tuple[str, ...],
+    group: str | None,
+    environment: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Create an instance NAME from the command line of its server.
+
+    \b
+    Put options of llamactl before NAME, and the command after --:
+      llamactl create qwen -- llama-server -m qwen3-8b.gguf -c 8192 -ngl 99
+      llamactl create --idle-timeout 1h big -- vllm serve Qwen/Qwen3-32B
+    Host, port and API key are the daemon's business and are left out of the command.
+    """
+    if command and command[0] == "--":
+        command = command[1:]
+    if not command:
+        raise click.UsageError(
+            "the command of the server is missing; write it after --, as in: llamactl create NAME -- llama-server -m MODEL.gguf"
+        )
+    client = connection.client()
+    # One word that holds blanks is a whole command line in quotes; several words went through a shell already.
+    parsed = client.parse_command(command[0] if len(command) == 1 else shlex.join(command))
+    warnings = parsed.pop("warnings", [])
+    options = {
+        **parsed,
+        "environment": {**parsed.get("environment", {}), **dict(_variable(text) for text in environment)},
+        "idle_timeout": idle_timeout,
+        "on_demand_start": False if no_on_demand else None,
+        "aliases": list(aliases),
+        "group": group,
+    }
+    instance = client.create(name, {key: value for key, value in options.items() if value not in (None, {}, [])})
+    render.warnings([*warnings, *instance.pop("warnings", [])])
+    if start_now:
+        instance = _start_and_wait(client, name, client.start)
+    if as_json:
+        render.as_json(instance)
+    else:
+        render.out.print(f"{escape(name)} is {render.state(instance)}")
+
+
+@click.command(short_help="Start instances and wait until they are ready.")
+@names_argument
+@click.option("--no-wait", is_flag=True, help="Do not wait until they are ready.")
+@json_option
+@click.pass_obj
+def start(connection: Connection, names: tuple[str, ...], no_wait: bool, as_json: bool) -> None:
+    """Start instances and wait until they are ready."""
+    client = connection.client()
+    _each(names, as_json, lambda name: client.start(name) if no_wait else _start_and_wait(client, name, client.start))
+
+
+@click.command(short_help="Stop instances.")
+@names_argument
+@json_option
+@click.pass_obj
+def stop(connection: Connection, names: tuple[str, ...], as_json: bool) -> None:
+    """Stop instances.
+
+    Requests in flight may finish first. Returns when no process of them is left.
+    """
+    client = connection.client()
+
+    def act(name: str) -> dict[str, Any]:
+        with render.spinner(f"{name}: stopping"):
+            return client.stop(name)
+
+    _each(names, as_json, act)
+
+
+@click.command(short_help="Restart instances and wait until they are ready.")
+@names_argument
+@click.option("--no-wait", is_flag=True, help="Do not wait until they are ready.")
+@json_option
+@click.pass_obj
+def restart(connection: Connection, names: tuple[str, ...], no_wait: bool, as_json: bool) -> None:
+    """Restart instances, with their newest options, and wait until they are ready."""
+    client = connection.client()
+    _each(names, as_json, lambda name: client.restart(name) if no_wait else _start_and_wait(client, name, client.restart))
+
+
+@click.command(short_help="Delete instances and their logs.")
+@names_argument
+@click.option("-f", "--force", is_flag=True, help="Stop those that are up first.")
+@click.pass_obj
+def rm(connection: Connection, names: tuple[str, ...], force: bool) -> None:
+    """Delete instances and their logs."""
+    client = connection.client()
+    failed = False
+    for name in names:
+        try:
+            client.delete(name, force=force)
+        except Refused as error:
+            failed = True
+            render.err.print(f"llamactl: {escape(str(error))}")
+        else:
+            render.out.print(f"{escape(name)} is deleted")
+    if failed:
+        sys.exit(4)
+
+
+@click.command(short_help="Show the log of an instance.")
+@click.argument("name")
+@click.option(
+    "-n", "--lines", type=click.IntRange(1, 1_000_000), default=100, show_default=True, help="How many lines from the end."
+)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
+@click.pass_obj
+def logs(connection: Connection, name: str, lines: int, follow: bool) -> None:
+    """Show the log of an instance."""
+    stdout = sys.stdout.buffer
+    last = b"\n"
+    for part in connection.client().logs(name, lines, follow=follow):
+        stdout.write(part)
+        stdout.flush()
+        last = part[-1:]
+    if last != b"\n":
+        stdout.write(b"\n")
+
+
+def _each(names: tuple[str, ...], as_json: bool, act: Callable[[str], dict[str, Any]]) -> None:
+    """Do *act* for every name, going on after a refusal; exit code 1 when an instance did not come up, 4 after a refusal."""
+    done: list[dict[str, Any]] = []
+    code = 0
+    for name in names:
+        try:
+            instance = act(name)
+        except Refused as error:
+            code = 4
+            render.err.print(f"llamactl: {escape(str(error))}")
+            continue
+        done.append(instance)
+        if instance["state"] == "failed":
+            code = code or 1
+        if not as_json:
+            why = f": {escape(instance['reason'])}" if instance.get("reason") else ""
+            render.out.print(f"{escape(name)} is {render.state(instance)}{why}")
+    if as_json:
+        render.as_json(done)
+    if code:
+        sys.exit(code)
+
+
+def _start_and_wait(client: Client, name: str, act: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    """Start or restart it, and watch until it is ready, at rest, or waits for its next try after a failed one."""
+    with render.spinner(f"{name}: starting") as tell:
+        begun = time.monotonic()
+        before = client.instance(name)
+        instance = act(name)
+        while instance["state"] not in ("ready", "failed", "stopped") or _is_still_the_old_one(before, instance):
+            if instance["state"] == "backoff":
+                break
+            tell(f"{name}: {instance['state']} ({time.monotonic() - begun:.0f} s)")
+            time.sleep(POLL)
+            instance = client.instance(name)
+    return instance
+
+
+def _is_still_the_old_one(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """After a restart was asked for: is it still the process from before that we see?"""
+    return before.get("pid") is not None and before.get("pid") == now.get("pid")
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise click.UsageError(f"--env {text!r} is not NAME=VALUE")
+    return name, value

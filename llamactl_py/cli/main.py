@@ -1,0 +1,157 @@
+"""The `llamactl` command: finds the daemon, turns errors into one line and an exit code, and loads only what is asked for.
+
+Exit codes: 0 done; 1 it did not work, the message says why; 2 the command line or the configuration is wrong;
+3 no daemon answers; 4 the daemon refused; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from llamactl_py.client import Client
+
+COMMANDS = {
+    "serve": "llamactl_py.cli.serve:serve",
+    "demo": "llamactl_py.cli.demo:demo",
+    "version": "llamactl_py.cli.serve:version",
+    "ps": "llamactl_py.cli.instances:ps",
+    "create": "llamactl_py.cli.instances:create",
+    "start": "llamactl_py.cli.instances:start",
+    "stop": "llamactl_py.cli.instances:stop",
+    "restart": "llamactl_py.cli.instances:restart",
+    "rm": "llamactl_py.cli.instances:rm",
+    "logs": "llamactl_py.cli.instances:logs",
+    "keys": "llamactl_py.cli.keys:keys",
+}
+
+SUMMARIES = {
+    "serve": "Run the daemon.",
+    "demo": "See it work: a tiny model, a real backend, a streamed answer.",
+    "version": "Show the version of this command, and of the daemon if one answers.",
+    "ps": "List the instances.",
+    "create": "Create an instance from the command line of its server.",
+    "start": "Start instances and wait until they are ready.",
+    "stop": "Stop instances.",
+    "restart": "Restart instances and wait until they are ready.",
+    "rm": "Delete instances and their logs.",
+    "logs": "Show the log of an instance.",
+    "keys": "Make, list and revoke inference keys.",
+}
+"""Here as well as in the commands' own help (a test compares), so that `llamactl --help` need not import them all."""
+
+
+class LazyGroup(click.Group):
+    """Imports a command when it is called: `llamactl ps` need not wait for what `llamactl serve` needs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from llamactl_py.ground.errors import nearest
+
+            raise click.UsageError(f"there is no command {args[0]!r}{nearest(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--url", envvar="LLAMACTL_URL", help="Address of the daemon. [default: the one of the data directory]")
+@click.option(
+    "--key-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File with the key. [default: LLAMACTL_API_KEY, or the data directory's]",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="LLAMACTL_DATA_DIRECTORY",
+    help="Data directory of the daemon.",
+)
+@click.pass_context
+def cli(ctx: click.Context, url: str | None, key_file: Path | None, data_dir: Path | None) -> None:
+    """One daemon that runs all your local LLM servers and gives them one OpenAI-compatible door."""
+    ctx.obj = Connection(url, key_file, data_dir)
+
+
+class Connection:
+    """Where the daemon is and with which key: from flags, else from the environment, else from the data directory."""
+
+    def __init__(self, url: str | None, key_file: Path | None, data_dir: Path | None) -> None:
+        self._url, self._key_file, self.data_dir = url, key_file, data_dir
+
+    def client(self) -> Client:
+        """A client of it. Raises Unreachable when no address is known."""
+        from llamactl_py.client import Client, Unreachable
+        from llamactl_py.config import paths
+
+        data_dir = self.data_dir or paths.default_data_dir()
+        url = self._url or _read(data_dir / paths.ADDRESS)
+        if not url:
+            raise Unreachable(
+                f"no daemon is running on {data_dir}; start one with `llamactl serve`, or give its address with --url"
+            )
+        key = (
+            _read(self._key_file)
+            if self._key_file
+            else os.environ.get("LLAMACTL_API_KEY") or _read(data_dir / paths.MANAGEMENT_KEY)
+        )
+        return Client(url, key)
+
+
+def _read(file: Path) -> str | None:
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return None
+
+
+def main() -> None:
+    """The console script."""
+    from llamactl_py.ground.errors import BadConfiguration, DaemonRefused
+
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    except DaemonRefused as error:
+        click.echo(f"llamactl: {error}", err=True)
+        code = 2 if isinstance(error, BadConfiguration) else 1
+    except BrokenPipeError:  # whoever read us has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        code = _told(error)
+        if code is None:
+            raise
+    sys.exit(code or 0)
+
+
+def _told(error: Exception) -> int | None:
+    """Say what an error of the client means; its exit code, or None when it is none of these."""
+    from llamactl_py.client import Refused, Unreachable
+
+    if not isinstance(error, Refused | Unreachable):
+        return None
+    click.echo(f"llamactl: {error}", err=True)
+    return 3 if isinstance(error, Unreachable) else 4

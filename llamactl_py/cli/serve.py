@@ -1,0 +1,103 @@
+"""`llamactl serve` and `llamactl version`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.markup import escape
+
+from llamactl_py import __version__
+from llamactl_py.cli import render
+from llamactl_py.cli.main import Connection
+
+
+@click.command(short_help="Run the daemon.")
+@click.option(
+    "--config", type=click.Path(path_type=Path, dir_okay=False), envvar="LLAMACTL_CONFIG_PATH", help="Configuration file (YAML)."
+)
+@click.option("--host", help="Address to listen on. [default: 127.0.0.1]")
+@click.option("--port", type=int, help="Port to listen on; 0 takes a free one. [default: 8080]")
+@click.option("--data-dir", help="Where the database, the management key and logs live.")
+@click.option("--max-running-instances", type=int, help="How many instances may be up at once; -1 means any number.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="What is logged.",
+)
+@click.pass_obj
+def serve(
+    connection: Connection,
+    config: Path | None,
+    host: str | None,
+    port: int | None,
+    data_dir: str | None,
+    max_running_instances: int | None,
+    log_level: str,
+) -> None:
+    """Run the daemon.
+
+    It runs in the foreground until Ctrl-C or SIGTERM: then requests in flight may finish, every instance is stopped, and
+    nothing of it is left. A second Ctrl-C ends everything at once.
+    """
+    from llamactl_py.config.load import load
+    from llamactl_py.daemon import Running, raise_file_limit
+    from llamactl_py.daemon import serve as run
+
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s")
+    flags = {
+        "server.host": host,
+        "server.port": port,
+        "data_dir": data_dir or (str(connection.data_dir) if connection.data_dir else None),
+        "instances.max_running_instances": max_running_instances,
+    }
+    settings = load(config, os.environ, flags)
+    raise_file_limit()
+
+    def started(daemon: Running) -> None:
+        if daemon.key_is_new:
+            render.err.print(
+                f"[bold]Management key[/] (shown once; kept in {daemon.key_file}, readable by you alone):\n"
+                f"  {daemon.management_key}"
+            )
+        url = escape(daemon.url)
+        render.err.print(f"llamactl {__version__} listens on [bold]{url}[/] (OpenAI API: {url}/v1). Ctrl-C stops it.")
+
+    run_loop(lambda: run(settings, started))
+
+
+def run_loop(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run *main* on uvloop where there is one, else on asyncio's own loop."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main())
+    else:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main())
+
+
+@click.command(short_help="Show the version of this command, and of the daemon if one answers.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.pass_obj
+def version(connection: Connection, as_json: bool) -> None:
+    """Show the version of this command, and of the daemon if one answers."""
+    from llamactl_py.client import Refused, Unreachable
+
+    try:
+        daemon = connection.client().version().partition("\n")[0].removeprefix("Version: ")
+    except (Unreachable, Refused):
+        daemon = None
+    if as_json:
+        render.as_json({"version": __version__, "python": platform.python_version(), "daemon": daemon})
+        return
+    click.echo(f"llamactl {__version__} (Python {platform.python_version()})")
+    click.echo(f"daemon {daemon}" if daemon else "no daemon answers")

@@ -1,0 +1,145 @@
+"""A client of our own API, for the command line: blocking, and light enough to start in milliseconds."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+Instance = dict[str, Any]
+
+
+class Unreachable(Exception):
+    """No daemon answers at that address."""
+
+
+class Refused(Exception):
+    """The daemon answered with an error; the message is what it said."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+class Client:
+    """`Client("http://127.0.0.1:8080", key)`. Every method raises Unreachable and Refused."""
+
+    def __init__(self, url: str, key: str | None, timeout: float = 300.0) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise Unreachable(f"{url!r} is not an address of a daemon; write it like http://127.0.0.1:8080")
+        self.url = url.rstrip("/")
+        self._parts = parts
+        self._timeout = timeout
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+
+    # -- instances --------------------------------------------------------------------------------------------------------
+
+    def instances(self) -> list[Instance]:
+        found: list[Instance] = self._json("GET", "/api/v1/instances")
+        return found
+
+    def instance(self, name: str) -> Instance:
+        return self._instance("GET", name)
+
+    def create(self, name: str, options: Mapping[str, Any]) -> Instance:
+        return self._instance("POST", name, body=options)
+
+    def start(self, name: str) -> Instance:
+        return self._instance("POST", name, "/start")
+
+    def stop(self, name: str) -> Instance:
+        return self._instance("POST", name, "/stop")
+
+    def restart(self, name: str) -> Instance:
+        return self._instance("POST", name, "/restart")
+
+    def delete(self, name: str, *, force: bool = False) -> None:
+        self._json("DELETE", _path(name) + ("?force=true" if force else ""))
+
+    def parse_command(self, command: str) -> dict[str, Any]:
+        parsed: dict[str, Any] = self._json("POST", "/api/v1/backends/parse-command", {"command": command})
+        return parsed
+
+    def logs(self, name: str, lines: int, *, follow: bool = False) -> Iterator[bytes]:
+        """The log in pieces as they come; with *follow* it does not end by itself."""
+        with self._request("GET", f"{_path(name)}/logs?lines={lines}" + ("&follow=true" if follow else "")) as answer:
+            while part := answer.read1(1 << 16):
+                yield part
+
+    # -- keys, models, the daemon -----------------------------------------------------------------------------------------
+
+    def keys(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._json("GET", "/api/v1/auth/keys")
+        return found
+
+    def create_key(self, name: str) -> dict[str, Any]:
+        made: dict[str, Any] = self._json("POST", "/api/v1/auth/keys", {"name": name})
+        return made
+
+    def delete_key(self, id_: int) -> None:
+        self._json("DELETE", f"/api/v1/auth/keys/{id_}")
+
+    def version(self) -> str:
+        with self._request("GET", "/api/v1/version") as answer:
+            return answer.read().decode()
+
+    def chat(self, model: str, messages: list[dict[str, str]], **parameters: Any) -> Iterator[str]:
+        """The words of a streamed answer, as they come."""
+        body = {"model": model, "messages": messages, "stream": True, **parameters}
+        with self._request("POST", "/v1/chat/completions", body) as answer:
+            for line in answer:
+                event = line.strip().removeprefix(b"data: ")
+                if not line.startswith(b"data: ") or event == b"[DONE]":
+                    continue
+                for choice in json.loads(event).get("choices", ()):
+                    if text := choice.get("delta", {}).get("content"):
+                        yield text
+
+    # -- the wire ---------------------------------------------------------------------------------------------------------
+
+    def _instance(self, method: str, name: str, action: str = "", body: Mapping[str, Any] | None = None) -> Instance:
+        found: Instance = self._json(method, _path(name) + action, body)
+        return found
+
+    def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        with self._request(method, path, body) as answer:
+            text = answer.read()
+        return json.loads(text) if text else None
+
+    @contextmanager
+    def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Iterator[http.client.HTTPResponse]:
+        kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(self._parts.hostname or "", self._parts.port, timeout=self._timeout)
+        try:
+            data = json.dumps(body).encode() if body is not None else None
+            headers = self._headers | ({"Content-Type": "application/json"} if data is not None else {})
+            connection.request(method, self._parts.path.rstrip("/") + path, data, headers)
+            answer = connection.getresponse()
+            if answer.status >= 400:
+                raise _refusal(answer.status, answer.read())
+            yield answer
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(f"no daemon answers at {self.url} ({error}); is `llamactl serve` running?") from None
+        finally:
+            connection.close()
+
+
+def _path(name: str) -> str:
+    return f"/api/v1/instances/{quote(name, safe='')}"
+
+
+def _refusal(status: int, text: bytes) -> Refused:
+    try:
+        body = json.loads(text)
+    except ValueError:
+        return Refused(status, "", f"the daemon answered {status}")
+    error = body.get("error") if isinstance(body, dict) else None
+    if isinstance(error, dict):
+        return Refused(status, str(error.get("code", "")), str(error.get("message", "")))
+    return Refused(
+        status, str(error), str(body.get("details", error)) if isinstance(body, dict) else f"the daemon answered {status}"
+    )
