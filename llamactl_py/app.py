@@ -6,7 +6,7 @@ import msgspec
 from aiohttp import web
 
 from llamactl_py.api import backends, instances, keys, openai, openapi, system
-from llamactl_py.api.middleware import ROUTE_OF, add_security_headers, check_key, refuse_strangers, tell_problems
+from llamactl_py.api.middleware import ROUTE_OF, check_key, refuse_strangers, tell_problems
 from llamactl_py.api.route import SERVICES, Route
 from llamactl_py.auth.policy import Access
 from llamactl_py.services import Services
@@ -38,5 +38,4 @@ def build_app(services: Services) -> web.Application:
     for route in (*API, *system.PAGES):
         app[ROUTE_OF][route.handle] = route
         app.router.add_route(route.method, route.aiohttp_path, route.handle)
-    app.on_response_prepare.append(add_security_headers)
     return app

@@ -74,6 +74,7 @@ async def serve(settings: Settings, started: Callable[[Running], None], environ:
         loop.add_signal_handler(number, on_signal)
     try:
         async with running(settings, environ) as daemon:
+            gc.freeze()  # what start-up made lives as long as we do: no collection needs to look at it again
             started(daemon)
             await stop.wait()
             log.info("shutting down")
@@ -142,7 +143,6 @@ async def _alive(
         url = f"http://{_for_url(settings.server.host)}:{port}"
         _write_address(settings.data_dir, url)
         tasks.create_task(_resume(dispatcher, fleet, to_resume))
-        gc.freeze()  # what start-up made lives as long as we do: no collection needs to look at it again
         try:
             yield Running(url, key, is_new, settings.data_dir / paths.MANAGEMENT_KEY, services, tuple(swept))
         finally:

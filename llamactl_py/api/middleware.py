@@ -20,12 +20,6 @@ log = logging.getLogger(__name__)
 Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ROUTE_OF: web.AppKey[dict[Next, Route]] = web.AppKey("route_of", dict)
 
-SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
-
 
 @web.middleware
 async def tell_problems(request: web.Request, handler: Next) -> web.StreamResponse:
@@ -41,7 +35,7 @@ async def tell_problems(request: web.Request, handler: Next) -> web.StreamRespon
         if allow := error.headers.get("Allow"):
             answer.headers["Allow"] = allow
         return answer
-    except (ConnectionError, TimeoutError):
+    except ConnectionError:
         raise  # the connection is gone or was reset on purpose: nobody is left to be told
     except Exception:
         log.exception("%s %s failed", request.method, request.path)
@@ -113,9 +107,3 @@ def sent_key(request: web.Request) -> str:
     """The key in `Authorization: Bearer KEY` or `X-API-Key: KEY`; empty when there is none."""
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     return key.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key", "").strip()
-
-
-async def add_security_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """For answers of our own (signal handler on_response_prepare); what a backend says about itself stays."""
-    for name, value in SECURITY_HEADERS.items():
-        response.headers.setdefault(name, value)

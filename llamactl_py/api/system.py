@@ -13,6 +13,14 @@ from llamactl_py.api.route import Route
 from llamactl_py.auth.policy import Access
 from llamactl_py.services import Services
 
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+"""For our own page: nothing inline, nothing from elsewhere, in nobody's frame."""
+
 
 class Health(BaseModel):
     """The daemon answers."""
@@ -35,7 +43,7 @@ async def get_health(services: Services, request: web.Request) -> Health:
 
 async def get_page(services: Services, request: web.Request) -> web.StreamResponse:
     """Show the web page."""
-    return web.FileResponse(services.webui / "index.html", headers={"Cache-Control": "no-cache"})
+    return web.FileResponse(services.webui / "index.html", headers=PAGE_HEADERS)
 
 
 async def get_asset(services: Services, request: web.Request) -> web.StreamResponse:
@@ -44,7 +52,7 @@ async def get_asset(services: Services, request: web.Request) -> web.StreamRespo
     file = (folder / request.match_info["file"]).resolve()
     if not file.is_relative_to(folder) or not file.is_file():
         raise web.HTTPNotFound
-    return web.FileResponse(file, headers={"Cache-Control": "no-cache"})
+    return web.FileResponse(file, headers=PAGE_HEADERS)
 
 
 ROUTES = (

@@ -73,6 +73,8 @@ class Backend:
     positional_model: bool = False
     """The model stands bare behind the sub-command (`vllm serve MODEL`)."""
     default_environment: tuple[tuple[str, str], ...] = ()
+    address_variables: tuple[str, str] | None = None
+    """Variables for host and port that the server believes more than its command line; None where the command line wins."""
 
     @property
     def catalogue(self) -> Catalogue:
@@ -111,6 +113,8 @@ class Backend:
             given[self.name_key] = [name] if flags[self.name_key].takes_list else name
         if api_key is not None and self.api_key_variable:
             environment[self.api_key_variable] = api_key
+        if self.address_variables:
+            environment |= zip(self.address_variables, (host, str(port)), strict=True)
         # `python -m vllm.entrypoints...` and wrapper scripts know no bare model: only the sub-command does.
         bare = self.positional_model and tuple(command[-1:]) == self.command[-1:]
         words = arguments(self.catalogue, given, positional_model=bare)

@@ -97,7 +97,7 @@ class Catalogue:
         hit = self._hits.get(_normal(word))
         if hit is None and self.grammar == "argparse" and word.startswith("--") and len(word) > 3:
             start = word.replace("_", "-")
-            near = {f.key: f for f in self for s in (*f.spellings, *f.negations) if s.startswith(start)}
+            near = {f.key: f for f in self for s in (*f.spellings, *f.negations) if s.replace("_", "-").startswith(start)}
             guarded = [f for f in near.values() if f.owned or f.secret]
             hit = Hit(guarded[0], negated=False) if len(near) == len(guarded) == 1 else None
         return hit

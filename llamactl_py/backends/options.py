@@ -82,8 +82,8 @@ def read_option(catalogue: Catalogue, hit: Hit, value: object) -> Value | None:
 
 
 def is_meant(flag: Flag, value: Value) -> bool:
-    """False for the values that no command line can say: false where there is no negation."""
-    return value is not False or bool(flag.negations)
+    """False for the values that no command line can say: false where there is no negation, and no value to say it with."""
+    return value is not False or bool(flag.negations) or flag.arity == "one"
 
 
 def _extra(catalogue: Catalogue, raw: object, warnings: list[str]) -> dict[str, Value]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -35,6 +36,14 @@ class Candidate:
 
     program: str
     command: Callable[[Path], list[str]]
+    modules: tuple[str, ...] = ()
+    """What our own Python must have where the program is one of its modules; they are looked up, not imported."""
+
+    def is_here(self, search: str) -> bool:
+        """True when this machine has it; *search* is a PATH."""
+        if self.modules:
+            return all(find_spec(module) for module in self.modules)
+        return shutil.which(self.program, path=search) is not None
 
 
 def _gguf(folder: Path) -> Path:
@@ -54,6 +63,11 @@ CANDIDATES = (
         "llama-server", lambda folder: ["llama-server", "--model", str(_gguf(folder)), "--ctx-size", "2048", "--threads", "1"]
     ),
     Candidate("mlx_lm.server", lambda folder: ["mlx_lm.server", "--model", str(_hf(folder))]),
+    Candidate(
+        "llama_cpp.server",
+        lambda folder: [sys.executable, "-m", "llama_cpp.server", "--model", str(_gguf(folder))],
+        modules=("llama_cpp", "starlette_context"),  # the second only comes with its [server] extra
+    ),
     Candidate("vllm", lambda folder: ["vllm", "serve", str(_hf(folder)), "--enforce-eager", "--max-model-len", "1024"]),
 )
 
@@ -80,7 +94,7 @@ def find_backend() -> Candidate:
     """The first of our candidates that this machine has. Raises DaemonRefused with what to install."""
     search = os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)))
     for candidate in CANDIDATES:
-        if shutil.which(candidate.program, path=search):
+        if candidate.is_here(search):
             return candidate
     raise DaemonRefused(
         f"no backend found ({', '.join(c.program for c in CANDIDATES)}); the smallest is: pip install 'llamactl-py[mlx,demo]'"

@@ -203,20 +203,15 @@ def _start_and_wait(client: Client, name: str, act: Callable[[str], dict[str, An
     """Start or restart it, and watch until it is ready, at rest, or waits for its next try after a failed one."""
     with render.spinner(f"{name}: starting") as tell:
         begun = time.monotonic()
-        before = client.instance(name)
+        old_pid = client.instance(name).get("pid") if act == client.restart else None
         instance = act(name)
-        while instance["state"] not in ("ready", "failed", "stopped") or _is_still_the_old_one(before, instance):
+        while instance["state"] not in ("ready", "failed", "stopped") or (old_pid and instance.get("pid") == old_pid):
             if instance["state"] == "backoff":
                 break
             tell(f"{name}: {instance['state']} ({time.monotonic() - begun:.0f} s)")
             time.sleep(POLL)
             instance = client.instance(name)
     return instance
-
-
-def _is_still_the_old_one(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """After a restart was asked for: is it still the process from before that we see?"""
-    return before.get("pid") is not None and before.get("pid") == now.get("pid")
 
 
 def _variable(text: str) -> tuple[str, str]:

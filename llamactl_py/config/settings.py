@@ -73,11 +73,16 @@ class Backends(Frozen):
     model_config = ConfigDict(populate_by_name=True)
 
     llama_cpp: Backend = Field(default=Backend(), alias="llama-cpp", description="llama-server of llama.cpp.")
+    llama_cpp_python: Backend = Field(
+        default=Backend(),
+        alias="llama-cpp-python",
+        description="llama_cpp.server of llama-cpp-python; its command is the python that it is installed for.",
+    )
     mlx: Backend = Field(default=Backend(), description="mlx_lm.server of mlx-lm.")
     vllm: Backend = Field(default=Backend(), description="vllm serve.")
 
     def of(self, slug: str) -> Backend:
-        """The entry of the backend with that slug ('llama-cpp', 'mlx', 'vllm')."""
+        """The entry of the backend with that slug ('llama-cpp', 'mlx')."""
         found: Backend = getattr(self, slug.replace("-", "_"))
         return found
 

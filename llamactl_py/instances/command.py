@@ -18,6 +18,7 @@ from llamactl_py.ground.errors import StartFailed, StorageFailed
 from llamactl_py.ground.ticket import Ticket
 from llamactl_py.instances.options import InstanceOptions
 from llamactl_py.instances.ports import LOOPBACK, Ports, is_free
+from llamactl_py.instances.readiness import Probe, probe
 from llamactl_py.instances.target import Target
 from llamactl_py.launchers.base import Command, Handle, Launcher
 
@@ -61,6 +62,8 @@ class Workshop:
     tickets: TicketStore
     ports: Ports
     environ: Mapping[str, str]
+    probe: Probe = probe
+    """How a backend is asked whether it is ready; where launchers are fakes, this is theirs too."""
 
     @property
     def limits(self) -> Instances:
@@ -69,9 +72,9 @@ class Workshop:
     async def prepare(self, name: str, options: InstanceOptions) -> Launch:
         """Start the backend. Raises StartFailed, StorageFailed; then nothing is left of the attempt."""
         kind = backend(options.backend_type)
-        refuse_missing_model(name, kind, options)
+        refuse_missing_model(kind, options)
         environment = self.environment(kind, options)
-        program = executable(name, self.words(kind, options), environment.get("PATH", os.defpath), kind)
+        program = executable(self.words(kind, options), environment.get("PATH", os.defpath), kind)
         port = self.ports.take()
         api_key = secrets.token_urlsafe(32) if kind.has_api_key else None
         try:
@@ -116,18 +119,18 @@ class Workshop:
         return self.settings.logs_dir / f"{name}.log"
 
 
-def executable(name: str, words: tuple[str, ...], search: str, kind: Backend) -> tuple[str, ...]:
+def executable(words: tuple[str, ...], search: str, kind: Backend) -> tuple[str, ...]:
     """*words* with the program as a full path: looked up on PATH, then beside our own interpreter, where extras are installed."""
     program = os.path.expanduser(words[0])  # noqa: PTH111 a bare name must stay one
     beside_us = str(Path(sys.executable).parent)
     found = shutil.which(program, path=os.pathsep.join((search, beside_us)))
     if found is None:
-        raise StartFailed(f"{name}: {words[0]!r} is not an executable file or a command on PATH; {kind.install_hint}")
+        raise StartFailed(f"{words[0]!r} is not an executable file or a command on PATH; {kind.install_hint}")
     return (str(Path(found).absolute()), *words[1:])
 
 
-def refuse_missing_model(name: str, kind: Backend, options: InstanceOptions) -> None:
+def refuse_missing_model(kind: Backend, options: InstanceOptions) -> None:
     """A model path that does not exist is known before any start: some servers never exit on it (mlx_lm.server does not)."""
     path = kind.model_path(options.backend_options)
     if path and not Path(path).expanduser().exists():
-        raise StartFailed(f"{name}: model {path!r} does not exist")
+        raise StartFailed(f"model {path!r} does not exist")

@@ -114,6 +114,7 @@ class Fleet:
             self._instances[name] = instance
             raise
         self._owners.pop(name).cancel()
+        self.workshop.launcher.forget_log(self.workshop.log_file(name))
         self._tell_reshaped()
 
     def _refuse_taken(self, name: str, options: InstanceOptions) -> None:

@@ -118,8 +118,14 @@ class Instance:
         if self._handle:
             self._handle.hurry()
 
+    async def begun(self) -> None:
+        """Wait until its owner has acted on its being wanted, or it is not wanted any more."""
+        await first_of(
+            begun=self._at_rest.until(lambda at_rest: not at_rest), unwanted=self._wish.until(lambda wish: not wish.up)
+        )
+
     async def down(self) -> None:
-        """Wait until it is at rest and not wanted up: no process of it exists."""
+        """Wait until it is at rest and not wanted: no process of it exists."""
         await self._wish.until(lambda wish: not wish.up)
         await self._at_rest.until(bool)
 
@@ -193,7 +199,7 @@ class Instance:
         try:
             async with asyncio.timeout(self.options.start_timeout):
                 done = await first_of(
-                    ready=until_ready(handle, launch.port, launch.health_path),
+                    ready=until_ready(handle, launch.port, launch.health_path, self._workshop.probe),
                     exited=handle.exited(),
                     unwanted=self._wish.until(partial(ne, wish)),
                 )
@@ -282,7 +288,10 @@ _TELLING = re.compile(r"error|fail|invalid|unable|couldn't|cannot|exception|not 
 
 
 def telling_line(lines: Sequence[str], longest: int = 300) -> str:
-    """The log line that says most about an end: the first of the last ten that speaks of an error, else the last one."""
+    """The log line that says most about an end: the first of the last ones that speaks of an error, else the very last.
+
+    The first, because servers name the cause and then tell it upwards: "invalid magic", "failed to load", "exiting".
+    """
     spoken = [line.strip() for line in lines if line.strip()]
-    line = next((line for line in spoken[-10:] if _TELLING.search(line)), spoken[-1] if spoken else "")
+    line = next((line for line in spoken if _TELLING.search(line)), spoken[-1] if spoken else "")
     return "".join(c if c.isprintable() else " " for c in line[:longest])

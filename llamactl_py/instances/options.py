@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
-from llamactl_py.backends import backend
+from llamactl_py.backends import BACKENDS, backend
 from llamactl_py.config.settings import Instances
 from llamactl_py.ground.durations import Minutes, Seconds
 from llamactl_py.ground.errors import Invalid, Problem
@@ -27,7 +27,7 @@ Word = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r
 class InstanceOptions(Frozen):
     """The options of one instance. What the caller left out was filled in from the settings when it was created."""
 
-    backend_type: str = Field(description="Kind of server: llama_cpp, mlx_lm or vllm.", examples=["llama_cpp"])
+    backend_type: str = Field(description=f"Kind of server: {', '.join(BACKENDS)}.", examples=["llama_cpp"])
     backend_options: dict[str, Any] = Field(
         default={},
         description="The server's own options, by name; what the catalogue does not know goes into extra_args, in order.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 from llamactl_py.ground.errors import LlamactlError
 from llamactl_py.instances.ports import LOOPBACK
@@ -11,19 +11,22 @@ from llamactl_py.launchers.base import Handle, Listening
 
 PROBE_TIMEOUT = 5.0
 
+Probe = Callable[[int, str], Awaitable[int | None]]
+"""Asks a port for a path, as `probe` does."""
+
 
 class PortStolen(LlamactlError):
     """Somebody else listens on the port that we chose: our backend cannot, or worse, shares it."""
 
 
-async def until_ready(handle: Handle, port: int, path: str) -> None:
+async def until_ready(handle: Handle, port: int, path: str, ask: Probe) -> None:
     """Return once our backend answers `GET path` with 200. Raises PortStolen.
 
     Without the question who listens, a leftover or a stranger on that port would pass for our backend and serve another
     model under its name, with no error anywhere.
     """
     for pause in _pauses():
-        status = await probe(port, path)
+        status = await ask(port, path)
         if status is not None:
             listening = await handle.listening(port)
             if listening is Listening.STRANGER:
@@ -35,7 +38,7 @@ async def until_ready(handle: Handle, port: int, path: str) -> None:
 
 def _pauses() -> Iterator[float]:
     """Seconds between probes: a small model is ready in 20 ms and must not wait for us; a large one takes minutes."""
-    for count, pause in ((40, 0.005), (80, 0.025), (280, 0.1)):
+    for count, pause in ((100, 0.002), (80, 0.025), (280, 0.1)):
         for _ in range(count):
             yield pause
     while True:

@@ -38,8 +38,8 @@ def decide(policy: RestartPolicy, deaths: Sequence[float], now: float) -> Restar
 
     Deaths that happened longer than a window ago count no more: three crashes in a year are no crash loop.
     """
-    if not policy.auto_restart:
-        return GiveUp("automatic restart is off")
+    if not policy.auto_restart or not policy.max_restarts:
+        return GiveUp(f"it is not restarted ({'auto_restart is off' if policy.max_restarts else 'max_restarts is 0'})")
     recent = sum(1 for moment in deaths if now - moment <= policy.window)
     if recent > policy.max_restarts:
         return GiveUp(f"it died {recent} times within {show(policy.window)} (max_restarts is {policy.max_restarts})")

@@ -82,3 +82,7 @@ class Launcher(Protocol):
     async def launch(self, command: Command, record: Record) -> Handle:
         """Start *command*. Raises StartFailed (not found, not executable, ...), leaving nothing behind."""
         ...
+
+    def forget_log(self, log_file: Path) -> None:
+        """Delete the log of an instance that is no more, rotated files included."""
+        ...

@@ -45,7 +45,7 @@ class LocalHandle:
         self._now = now
         self._child = child
         self._mark = mark
-        self._log = command.log
+        self.log = command.log
         self._log_start = log_start
         self._hurried = asyncio.Event()
         self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
@@ -54,6 +54,11 @@ class LocalHandle:
     def __repr__(self) -> str:
         state = self._exit.result() if self._exit.done() else "is running"
         return f"<LocalHandle {self.ticket.instance} pid={self.ticket.pid} {state}>"
+
+    @property
+    def has_ended(self) -> bool:
+        """Has the leader ended?"""
+        return self._exit.done()
 
     async def exited(self) -> Exit:
         return await asyncio.shield(self._exit)
@@ -86,8 +91,8 @@ class LocalHandle:
         self._hurried.set()
 
     async def listening(self, port: int) -> Listening:
-        found = processes.listening(port, self._below_leader())
-        # A server that detached itself is not below the leader, yet it carries the mark: look again before calling it a stranger.
+        # Nearly always it is the leader, and asking about one process is cheap. Only then is the whole machine looked at.
+        found = processes.listening(port, [self.ticket.pid])
         return processes.listening(port, [m.pid for m in self._members()]) if found is Listening.STRANGER else found
 
     async def _exited_or_hurried(self) -> None:
@@ -99,11 +104,6 @@ class LocalHandle:
 
     def _leader(self) -> Process:
         return Process(self.ticket.pid, 0, 0, self.ticket.start_time, is_zombie=False)
-
-    def _below_leader(self) -> set[int]:
-        table = processes.snapshot()
-        pid = self.ticket.pid
-        return processes.descendants([pid, *(p.pid for p in table.values() if p.session == pid)], table)
 
     def _members(self) -> list[Process]:
         """Every living process of the tree, looking twice before saying that there is none: one may fork between looks."""
@@ -133,8 +133,8 @@ class LocalHandle:
         if processes.LINUX:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)
-        ended = Exit(code, tuple(logs.tail(self._log, LAST_LINES, LAST_BYTES, since=self._log_start)))
-        logs.append(self._log, f"=== Instance {self.ticket.instance} {ended} at {clock.stamp(self._now())} ===")
+        ended = Exit(code, tuple(logs.tail(self.log, LAST_LINES, LAST_BYTES, since=self._log_start)))
+        logs.append(self.log, f"=== Instance {self.ticket.instance} {ended} at {clock.stamp(self._now())} ===")
         self._exit.set_result(ended)
 
 
@@ -146,8 +146,7 @@ class LocalLauncher:
         self._now = now
         self._log_max_bytes = log_max_bytes
         self._log_backups = log_backups
-        self._logs: set[Path] = set()
-        self._leaders: set[int] = set()
+        self._running: list[LocalHandle] = []
         become_subreaper()
 
     async def launch(self, command: Command, record: Record) -> LocalHandle:
@@ -157,7 +156,7 @@ class LocalLauncher:
             try:
                 output = logs.open_for_child(command.log)
             except OSError as error:
-                raise StartFailed(f"{command.instance}: its log {command.log} cannot be written: {error.strerror}") from None
+                raise StartFailed(f"its log {command.log} cannot be written: {error.strerror}") from None
             cleanup.callback(os.close, output)
             logs.append(command.log, f"=== Instance {command.instance} started at {clock.stamp(self._now())} ===")
             log_start = logs.size(command.log)
@@ -168,16 +167,16 @@ class LocalLauncher:
             ours.setblocking(False)
             identity = processes.look(child.pid)
             if identity is None:
-                raise StartFailed(f"{command.instance}: the new process vanished before it ran anything")
+                raise StartFailed("the new process vanished before it ran anything")
             ticket = Ticket(token, command.instance, processes.boot_id(), child.pid, identity.start_time)
             await record(ticket)
             await self._exec(ours, command, mark)
             cleanup.pop_all()  # from here on the handle owns the child
         os.close(output)
         ours.close()
-        self._logs.add(command.log)
-        self._leaders.add(child.pid)
-        return LocalHandle(child, ticket, mark, command, log_start, self._now)
+        handle = LocalHandle(child, ticket, mark, command, log_start, self._now)
+        self._running.append(handle)
+        return handle
 
     def _spawn(self, channel: socket.socket, output: int, mark: str, command: Command) -> subprocess.Popen[bytes]:
         """Start the shim. On the loop's thread, always: the kernel's death signal is tied to the thread that forked."""
@@ -193,7 +192,7 @@ class LocalLauncher:
                     pass_fds=(channel.fileno(),),
                 )
             except OSError as error:
-                raise StartFailed(f"{command.instance}: no process could be started: {error.strerror}") from None
+                raise StartFailed(f"no process could be started: {error.strerror}") from None
 
     async def _exec(self, channel: socket.socket, command: Command, mark: str) -> None:
         """Have the shim become the command; returns when it has. Raises StartFailed with the kernel's reason."""
@@ -206,7 +205,7 @@ class LocalLauncher:
             *(f"{k}={v}" for k, v in environment.items()),
         ]
         if any("\0" in field for field in fields):
-            raise StartFailed(f"{command.instance}: an argument or environment variable holds a NUL character")
+            raise StartFailed("an argument or environment variable holds a NUL character")
         answer = b""
         try:
             async with asyncio.timeout(EXEC_TIMEOUT):
@@ -217,11 +216,9 @@ class LocalLauncher:
                 f"{command.instance}: {command.argv[0]} could not be started: {error or 'no answer in time'}"
             ) from None
         if answer:
-            raise StartFailed(f"{command.instance}: {command.argv[0]} could not be started: {os.strerror(int(answer))}")
+            raise StartFailed(f"{command.argv[0]} could not be started: {os.strerror(int(answer))}")
 
     def forget_log(self, log_file: Path) -> None:
-        """Delete the logs of an instance that is no more."""
-        self._logs.discard(log_file)
         logs.remove(log_file)
 
     async def sweep(self, tickets: Collection[Ticket]) -> list[int]:
@@ -247,8 +244,9 @@ class LocalLauncher:
         """Rotate logs and bury orphans for as long as the daemon runs."""
         while True:
             await asyncio.sleep(MAINTENANCE_INTERVAL)
+            self._running = [handle for handle in self._running if not handle.has_ended]
             self._reap_orphans()
-            for file in list(self._logs):
+            for file in [handle.log for handle in self._running]:
                 try:
                     if logs.size(file) > self._log_max_bytes > 0:
                         await asyncio.to_thread(logs.rotate, file, self._log_max_bytes, self._log_backups)
@@ -257,8 +255,9 @@ class LocalLauncher:
 
     def _reap_orphans(self) -> None:
         """Collect ended processes that the kernel made our children because theirs died: nobody else will."""
+        leaders = {handle.ticket.pid for handle in self._running}
         for child in processes.children(os.getpid()):
-            if child.is_zombie and child.pid not in self._leaders and child.session != os.getsid(0):
+            if child.is_zombie and child.pid not in leaders and child.session != os.getsid(0):
                 with suppress(ChildProcessError):
                     os.waitpid(child.pid, os.WNOHANG)
 

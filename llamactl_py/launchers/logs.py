@@ -7,11 +7,12 @@ between the two is lost; everything else is kept, up to the size and number that
 from __future__ import annotations
 
 import os
-import shutil
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+
+MEANWHILE = 1 << 20
 
 
 def open_for_child(log: Path) -> int:
@@ -32,7 +33,8 @@ def backup(log: Path, number: int) -> Path:
 
 
 def rotate(log: Path, max_bytes: int, backups: int) -> bool:
-    """Rotate *log* when it is over *max_bytes*; True if so. Keeps the newest *max_bytes* of it. Blocks: call it in a thread."""
+    """Rotate *log* when it is over *max_bytes*; True if so. Keeps the newest *max_bytes* of it, and up to `MEANWHILE` bytes
+    that are written while it is being copied: a flood could not be caught up with. Blocks: call it in a thread."""
     try:
         size = log.stat().st_size
     except FileNotFoundError:
@@ -45,14 +47,17 @@ def rotate(log: Path, max_bytes: int, backups: int) -> bool:
                 backup(log, number).replace(backup(log, number + 1))
         with log.open("rb") as source, open(os.open(backup(log, 1), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as kept:
             source.seek(max(0, size - max_bytes))
-            shutil.copyfileobj(source, kept, 1 << 20)
+            left = min(size, max_bytes) + MEANWHILE
+            while left > 0 and (part := source.read(min(left, 1 << 20))):
+                left -= kept.write(part)
     os.truncate(log, 0)
     return True
 
 
 def remove(log: Path) -> None:
-    """Delete *log* and its rotated files."""
-    for file in (log, *log.parent.glob(f"{log.name}.*")):
+    """Delete *log* and its rotated files. `a.log.1.log` is none of those: it belongs to an instance named `a.log.1`."""
+    rotated = (file for file in log.parent.glob(f"{log.name}.*") if file.name.removeprefix(f"{log.name}.").isdigit())
+    for file in (log, *rotated):
         file.unlink(missing_ok=True)
 
 

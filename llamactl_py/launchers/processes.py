@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from llamactl_py.launchers.base import Listening
+from llamactl_py.launchers.sockets import listening_inodes
 
 LINUX = sys.platform == "linux"
 PROC = Path("/proc")
@@ -143,13 +144,7 @@ def listening(port: int, ours: Collection[int]) -> Listening:
     share a port, and the kernel would hand part of our requests to the stranger."""
     if not LINUX:
         return _listening_by_psutil(port, ours)
-    inodes = set()
-    for table in ("tcp", "tcp6"):
-        with suppress(OSError):
-            for line in (PROC / "net" / table).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:  # 0A: LISTEN
-                    inodes.add(f"socket:[{fields[9]}]")
+    inodes = {f"socket:[{inode}]" for inode in listening_inodes(port)}
     for pid in ours:
         if not inodes:
             break

@@ -135,6 +135,7 @@ class Dispatcher:
         """Have it started as soon as there is room; returns when the start has begun. Raises NoRoom at once when every slot
         is busy, pinned or loading: a person decides better than a queue what to do then."""
         await self._wait(Claim(instance, only_start=True))
+        await instance.begun()
 
     async def stop(self, instance: Instance) -> None:
         """Stop it, requests in flight first having time to finish; returns when no process of it is left."""

@@ -1,0 +1,37 @@
+"""llama-cpp-python's `python -m llama_cpp.server`.
+
+Read in its source (0.3.36): every setting is also a variable of the same name. A key given as API_KEY works, so none is
+ever on the command line. HOST and PORT overrule --host and --port, and are all that reaches a server with a --config_file, so
+both are set. The port opens when the model is loaded; there is no /health, and /v1/models wants the key and waits for the
+model, which ends a running answer where requests interrupt each other: /docs does neither.
+
+Measured: it answers one request at a time and ignores the request's `model`, unless a config file lists several, which it loads
+by alias. A bad path ends it with 1, a taken port with 3. SIGTERM ends it within half a second, also mid-stream, with -15.
+"""
+
+from __future__ import annotations
+
+from llamactl_py.backends.backend import Backend, Options, Served
+from llamactl_py.backends.catalogue import Catalogue
+
+
+def _serves(_catalogue: Catalogue, options: Options, name: str) -> Served:
+    alias = str(options.get("model_alias", ""))
+    return Served(default=None, names=(alias,) if alias not in ("", name) else (), open=bool(options.get("config_file")))
+
+
+LLAMA_CPP_PYTHON = Backend(
+    type="llama_cpp_python",
+    slug="llama-cpp-python",
+    title="llama-cpp-python",
+    command=("python3", "-m", "llama_cpp.server"),
+    executables=(),
+    modules=(("llama_cpp.server",),),
+    install_hint="Install llama-cpp-python (pip install 'llama-cpp-python[server]'), "
+    "and set the full path of that environment's python as the command.",
+    serves=_serves,
+    name_key="model_alias",
+    api_key_variable="API_KEY",
+    health_path="/docs",
+    address_variables=("HOST", "PORT"),
+)
