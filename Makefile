@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check quick test-vllm test-soak bench llama-server clean
+.PHONY: help demo test check quick test-soak bench llama-server clean
 
 help:
 	@echo "make demo          see it work: a tiny model, a real backend, a streamed answer"
@@ -25,7 +25,7 @@ check: $(VENV)/test llama-server
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
 
 quick: $(VENV)/test
-	$(BIN)/python -m pytest -m "not real and not vllm and not soak"
+	$(BIN)/python -m pytest -m "not real and not soak"
 
 test-soak: $(VENV)/test llama-server
 	LLAMACTL_TEST_LLAMA_SERVER="$$($(BIN)/python scripts/llama_server.py)" $(BIN)/python -m pytest -m soak
@@ -39,7 +39,7 @@ llama-server: $(VENV)/test
 # Wheels only: the demo must answer within minutes, and a compiler is not to be asked for.
 $(VENV)/demo: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --prefer-binary --only-binary=:all: hatchling editables
-	$(BIN)/python -m pip install --quiet --prefer-binary --no-build-isolation --editable '.[mlx,demo]'
+	$(BIN)/python -m pip install --quiet --prefer-binary --no-build-isolation --only-binary=:all: --editable '.[mlx,demo]'
 	@touch $@
 
 $(VENV)/test: pyproject.toml | $(BIN)/python
