@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Write the flag catalogue of one backend from its server's own --help text.
 
-    llama-server --help     > help.txt;  python scripts/catalogue.py llama_cpp help.txt --version 0.6.0-dev
-    mlx_lm.server --help    > help.txt;  python scripts/catalogue.py mlx_lm    help.txt --version 0.32.2
-    vllm serve --help=all   > help.txt;  python scripts/catalogue.py vllm      help.txt --version 0.32.0
+    llama-server --help                 > help.txt;  python scripts/catalogue.py llama_cpp        help.txt --version 0.6.0-dev
+    python3 -m llama_cpp.server --help  > help.txt;  python scripts/catalogue.py llama_cpp_python help.txt --version 0.3.36
+    mlx_lm.server --help                > help.txt;  python scripts/catalogue.py mlx_lm           help.txt --version 0.32.2
+    vllm serve --help=all               > help.txt;  python scripts/catalogue.py vllm             help.txt --version 0.32.0
 
 The help text gives names, values, defaults and groups. What it cannot say (which flags may be repeated, which the daemon
 decides, which are dangerous, which existed once) stands in catalogue.toml beside this script. Only the stdlib is used.
@@ -111,7 +112,12 @@ def _argparse_header(header: str, group: str) -> Entry:
     return Entry([n for n in names if n not in negative], negative, (value[1] or "") if value else "", group)
 
 
-LAYOUTS = {"llama_cpp": llama_entries, "mlx_lm": argparse_entries, "vllm": argparse_entries}
+LAYOUTS = {
+    "llama_cpp": llama_entries,
+    "llama_cpp_python": argparse_entries,
+    "mlx_lm": argparse_entries,
+    "vllm": argparse_entries,
+}
 
 
 # --- From an entry to a row ------------------------------------------------------------------------------------------
@@ -133,10 +139,10 @@ def row(entry: Entry, facts: dict[str, Any]) -> dict[str, Any]:
         "type": next((t for t in facts.get("types", {}) if key in facts["types"][t]), None) or _type(entry, arity, choices),
         "arity": arity,
         "choices": choices,
-        "default": _default(entry.text),
+        "default": facts.get("default", {}).get(key) or _default(entry.text),
         "env": facts.get("env", {}).get(key) or _environment(entry.text),
         "group": entry.group,
-        "help": _help(entry.text),
+        "help": facts.get("help", {}).get(key) or _help(entry.text),
         "secret": key in facts.get("secret", ()),
         "owned": facts.get("owned", {}).get(key, ""),
         "warn": facts.get("warn", {}).get(key, ""),
@@ -167,7 +173,7 @@ def removed_row(key: str, fact: dict[str, Any]) -> dict[str, Any]:
 def _arity(entry: Entry) -> str:
     if not entry.metavar:
         return "switch"
-    if entry.metavar.endswith("...]") and " [" in entry.metavar:
+    if entry.metavar.endswith(" ...]"):  # `X [X ...]` takes one or more; `[X ...]` takes none too, which says nothing
         return "many"
     return "optional" if re.fullmatch(r"\[[A-Z_]+\]", entry.metavar) else "one"
 
@@ -201,6 +207,8 @@ def _type(entry: Entry, arity: str, choices: list[str]) -> str:
     if "a valid JSON string" in entry.text or "JSON formatted string" in entry.text:
         return "json"
     default = _default(entry.text)
+    if not choices and default in ("True", "False"):
+        return "bool"
     if not choices and (number := re.match(r"-?\d+(\.\d+)?(?![\w.])", default)):
         return "float" if number[1] else "int"
     return "int" if entry.metavar == "N" else "str"
@@ -248,7 +256,7 @@ def catalogue(backend: str, text: str, version: str) -> dict[str, Any]:
 
 def _check_facts(facts: dict[str, Any], keys: set[str]) -> None:
     """A fact about a flag that does not exist is a typing error, or tells that the flag went away."""
-    named = ("prefer", "repeat", "two", "optional", "secret", "env", "owned", "warn")
+    named = ("prefer", "repeat", "two", "optional", "secret", "env", "owned", "warn", "help", "default")
     lists: list[Iterable[str]] = [facts.get(name, ()) for name in named]
     lists += facts.get("types", {}).values()
     if unknown := sorted({key for names in lists for key in names} - keys):

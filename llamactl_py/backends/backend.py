@@ -70,6 +70,8 @@ class Backend:
     api_key_variable: str | None = None
     health_path: str = "/health"
     stop: StopRule = StopRule()
+    resting_connections: int = 64
+    """How many idle connections it can bear. A server with a thread for each has none left for others when they rest."""
     positional_model: bool = False
     """The model stands bare behind the sub-command (`vllm serve MODEL`)."""
     default_environment: tuple[tuple[str, str], ...] = ()

@@ -1,12 +1,14 @@
 """llama-cpp-python's `python -m llama_cpp.server`.
 
-Read in its source (0.3.36): every setting is also a variable of the same name. A key given as API_KEY works, so none is
-ever on the command line. HOST and PORT overrule --host and --port, and are all that reaches a server with a --config_file, so
-both are set. The port opens when the model is loaded; there is no /health, and /v1/models wants the key and waits for the
-model, which ends a running answer where requests interrupt each other: /docs does neither.
+Read in its source and measured with 0.3.36. Every setting is also a variable of the same name: a key given as API_KEY works, so
+none is ever on the command line. HOST and PORT overrule --host and --port, and also what a --config_file says: both are set.
 
-Measured: it answers one request at a time and ignores the request's `model`, unless a config file lists several, which it loads
-by alias. A bad path ends it with 1, a taken port with 3. SIGTERM ends it within half a second, also mid-stream, with -15.
+The port opens when the model is loaded. There is no /health; /v1/models wants the key and waits for an answer that runs; /docs
+does neither. One request is answered at a time, and unless told otherwise the server cuts a stream off, without an error, as
+soon as another request comes: behind a proxy every client would lose answers, so we let it make them wait.
+
+It ignores the request's `model`, unless a config file lists several: those it loads by alias. A bad path ends it with 1, a taken
+port with 3. SIGTERM ends it within a second, also mid-stream, with -15.
 """
 
 from __future__ import annotations
@@ -33,5 +35,6 @@ LLAMA_CPP_PYTHON = Backend(
     name_key="model_alias",
     api_key_variable="API_KEY",
     health_path="/docs",
+    default_environment=(("INTERRUPT_REQUESTS", "false"),),
     address_variables=("HOST", "PORT"),
 )

@@ -45,7 +45,12 @@ def test_every_flag_of_the_help_is_there(backend: Backend) -> None:
 def test_the_helps_had_this_many_flags() -> None:
     """Counted apart from the script, with grep over the help texts: a parser that loses a flag shows here."""
     counted = {b.type: (b.catalogue.version, b.catalogue.flags_in_help, b.catalogue.spellings_in_help) for b in BACKENDS.values()}
-    assert counted == {"llama_cpp": ("0.6.0-dev", 256, 413), "mlx_lm": ("0.32.2", 27, 28), "vllm": ("0.32.0", 317, 430)}
+    assert counted == {
+        "llama_cpp": ("0.6.0-dev", 256, 413),
+        "llama_cpp_python": ("0.3.36", 58, 59),
+        "mlx_lm": ("0.32.2", 27, 28),
+        "vllm": ("0.32.0", 317, 430),
+    }
 
 
 @each_backend
@@ -66,8 +71,9 @@ def test_keys_are_python_names_in_order_and_members_fit_together(backend: Backen
     for flag in backend.catalogue:
         assert flag.key.isidentifier()
         assert flag.spellings[0] == flag.flag
-        assert (flag.type == "bool") == (flag.arity == "switch"), flag.key
-        assert not flag.negations or flag.type == "bool", flag.key
+        assert flag.arity != "switch" or flag.type == "bool", flag.key
+        assert flag.type != "bool" or flag.arity in ("switch", "one"), flag.key
+        assert not flag.negations or flag.arity == "switch", flag.key
         assert flag.help or flag.historic, flag.key
 
 
@@ -157,6 +163,8 @@ ModelConfig:
   --hf-token [HF_TOKEN]
                         Token.
   --mode {a,b}          Mode of self- hosting. (default: a)
+  --use_it USE_IT       Use it. (default: True)
+  --split [SPLIT ...]   Split.
 
 When passing JSON arguments:
    --json-arg '{}'
@@ -178,13 +186,22 @@ def test_the_script_reads_llama_cpps_layout(script: ModuleType) -> None:
 
 def test_the_script_reads_argparses_layout(script: ModuleType) -> None:
     rows = {r["key"]: r for r in (script.row(e, {}) for e in script.argparse_entries(ARGPARSE_HELP))}
-    assert list(rows) == ["api_key", "eager", "max_len", "hf_token", "mode"]
+    assert list(rows) == ["api_key", "eager", "max_len", "hf_token", "mode", "use_it", "split"]
     assert (rows["api_key"]["arity"], rows["api_key"]["spellings"]) == ("many", ["-k"])
     assert (rows["eager"]["spellings"], rows["eager"]["negations"]) == (["-e"], ["--no-eager"])
     assert rows["eager"]["help"] == "Whether"
     assert (rows["max_len"]["type"], rows["max_len"]["group"]) == ("int", "ModelConfig")
     assert rows["hf_token"]["arity"] == "optional"
     assert (rows["mode"]["choices"], rows["mode"]["help"]) == (["a", "b"], "Mode of self-hosting")
+    assert (rows["use_it"]["type"], rows["use_it"]["arity"]) == ("bool", "one")
+    assert rows["split"]["arity"] == "many"
+
+
+def test_facts_fill_in_what_the_help_does_not_say(script: ModuleType) -> None:
+    facts = {"help": {"yarn": "A factor"}, "default": {"yarn": "1.0"}, "types": {"float": ["yarn"]}}
+    (entry,) = script.argparse_entries("  --yarn YARN\n")
+    made = script.row(entry, facts)
+    assert (made["type"], made["help"], made["default"]) == ("float", "A factor", "1.0")
 
 
 def test_a_fact_about_a_flag_that_is_gone_stops_the_script(script: ModuleType) -> None:

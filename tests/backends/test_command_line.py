@@ -9,7 +9,7 @@ import pytest
 from llamactl_py.backends import BACKENDS, CommandLine, Served
 from llamactl_py.backends.backend import Backend
 
-LLAMA, MLX, VLLM = BACKENDS["llama_cpp"], BACKENDS["mlx_lm"], BACKENDS["vllm"]
+LLAMA, PYTHON, MLX, VLLM = (BACKENDS[name] for name in ("llama_cpp", "llama_cpp_python", "mlx_lm", "vllm"))
 ADDRESS = ("--host", "127.0.0.1", "--port", "9000")
 
 
@@ -69,6 +69,44 @@ def test_mlx_has_no_name_and_no_key() -> None:
     assert line == CommandLine(("mlx_lm.server", "--model", "/m", "--max-tokens", "10", "--trust-remote-code", *ADDRESS), {})
 
 
+def test_llama_cpp_python_gets_underscores_values_for_switches_and_its_address_twice() -> None:
+    options = {
+        "model": "/m.gguf",
+        "n_ctx": 0,
+        "seed": -1,
+        "use_mmap": False,
+        "embedding": True,
+        "tensor_split": [0.5, 0.5],
+        "chat_template_kwargs": "{}",
+        "extra_args": ["--new_one", "x"],
+    }
+    assert built(PYTHON, options, key="secret") == CommandLine(
+        (
+            *("python3", "-m", "llama_cpp.server"),
+            *("--model", "/m.gguf"),
+            *("--chat_template_kwargs", "{}"),
+            *("--embedding", "true"),
+            *("--model_alias", "mine"),
+            *("--n_ctx", "0"),
+            "--seed=-1",
+            *("--tensor_split", "0.5", "0.5"),
+            *("--use_mmap", "false"),
+            *("--new_one", "x"),
+            *ADDRESS,
+        ),
+        {"API_KEY": "secret", "HOST": "127.0.0.1", "PORT": "9000", "INTERRUPT_REQUESTS": "false"},
+    )
+
+
+def test_llama_cpp_python_runs_under_the_python_that_has_it() -> None:
+    line = built(PYTHON, {"model": "m", "model_alias": "x"}, ("/opt/venv/bin/python", "-m", "llama_cpp.server"))
+    assert line.argv == (
+        *("/opt/venv/bin/python", "-m", "llama_cpp.server"),
+        *("--model", "m", "--model_alias", "x"),
+        *ADDRESS,
+    )
+
+
 def test_values_that_look_like_flags_are_given_as_each_server_takes_them() -> None:
     assert "--chat-template=-x" in built(VLLM, {"model": "m", "chat_template": "-x"}).argv
     assert built(LLAMA, {"model": "-x"}).argv[:3] == ("llama-server", "--model", "-x")
@@ -109,6 +147,10 @@ def test_the_given_options_are_not_changed() -> None:
         (LLAMA, {"extra_args": ["-hf", "a/b"]}, Served(None, (), open=False)),
         (LLAMA, {"models_dir": "/m"}, Served(None, (), open=True)),
         (LLAMA, {}, Served(None, (), open=True)),
+        (PYTHON, {"model": "m"}, Served(None, (), open=False)),
+        (PYTHON, {"model": "m", "model_alias": "mine"}, Served(None, (), open=False)),
+        (PYTHON, {"model": "m", "model_alias": "x"}, Served(None, ("x",), open=False)),
+        (PYTHON, {"config_file": "c.json"}, Served(None, (), open=True)),
         (MLX, {"model": "m"}, Served("default_model", (), open=False)),
         (VLLM, {"model": "m"}, Served(None, (), open=False)),
         (VLLM, {"model": "m", "served_model_name": ["a", "b"]}, Served("a", ("a", "b"), open=False)),
@@ -146,6 +188,7 @@ def test_the_facts_that_others_rely_on() -> None:
     facts = {b.type: (b.slug, b.command, b.health_path, b.has_api_key, b.stop.repeat_term_after) for b in BACKENDS.values()}
     assert facts == {
         "llama_cpp": ("llama-cpp", ("llama-server",), "/health", True, 2.0),
+        "llama_cpp_python": ("llama-cpp-python", ("python3", "-m", "llama_cpp.server"), "/docs", True, None),
         "mlx_lm": ("mlx", ("mlx_lm.server",), "/health", False, None),
         "vllm": ("vllm", ("vllm", "serve"), "/health", True, 3.0),
     }

@@ -126,6 +126,35 @@ LLAMA: list[tuple[str, dict[str, Any]]] = [
     ),
 ]
 
+LLAMA_PYTHON: list[tuple[str, dict[str, Any]]] = [
+    ("python3 -m llama_cpp.server --model models/7B/llama-model.gguf", {"model": "models/7B/llama-model.gguf"}),
+    (
+        "python3 -m llama_cpp.server --model m.gguf --n_gpu_layers 35 --host 0.0.0.0 --port 8000 --chat_format functionary",
+        {"model": "m.gguf", "n_gpu_layers": 35, "chat_format": "functionary"},
+    ),
+    (
+        "HOST=0.0.0.0 PORT=8000 /opt/venv/bin/python -m llama_cpp.server --model m.gguf --n_gpu_layers -1 --n_ctx 16192",
+        {"model": "m.gguf", "n_gpu_layers": -1, "n_ctx": 16192},
+    ),
+    (
+        "python -m llama_cpp.server --hf_model_repo_id Qwen/Qwen2-0.5B-Instruct-GGUF --model '*q8_0.gguf' --verbose False",
+        {"hf_model_repo_id": "Qwen/Qwen2-0.5B-Instruct-GGUF", "model": "*q8_0.gguf", "verbose": False},
+    ),
+    (
+        "python3 -m llama_cpp.server --model m --clip_model_path mmproj.gguf --chat_format llava-1-5 --tensor_split 0.5 0.5",
+        {"model": "m", "clip_model_path": "mmproj.gguf", "chat_format": "llava-1-5", "tensor_split": [0.5, 0.5]},
+    ),
+    (
+        "python3 -m llama_cpp.server --model m --draft_model prompt-lookup-decoding --draft_model_num_pred_tokens 2 --cache true",
+        {"model": "m", "draft_model": "prompt-lookup-decoding", "draft_model_num_pred_tokens": 2, "cache": True},
+    ),
+    (
+        "uvx --from 'llama-cpp-python[server]' python -m llama_cpp.server --model=m --numa 1 --kv_overrides a=int:1 b=bool:1",
+        {"model": "m", "numa": True, "kv_overrides": ["a=int:1", "b=bool:1"]},
+    ),
+    ("python3 -m llama_cpp.server --config_file config.json", {"config_file": "config.json"}),
+]
+
 MLX: list[tuple[str, dict[str, Any]]] = [
     ("mlx_lm.server --model mlx-community/Qwen3-4B-4bit", {"model": "mlx-community/Qwen3-4B-4bit"}),
     ("mlx_lm.server --model ~/models/q --port 8080 --log-level DEBUG", {"model": "~/models/q", "log_level": "DEBUG"}),
@@ -210,7 +239,11 @@ VLLM: list[tuple[str, dict[str, Any]]] = [
     ),
 ]
 
-CORPUS = [("llama_cpp", *case) for case in LLAMA] + [("mlx_lm", *case) for case in MLX] + [("vllm", *case) for case in VLLM]
+CORPUS = [
+    (backend_type, *case)
+    for backend_type, cases in (("llama_cpp", LLAMA), ("llama_cpp_python", LLAMA_PYTHON), ("mlx_lm", MLX), ("vllm", VLLM))
+    for case in cases
+]
 
 
 @pytest.mark.parametrize(("backend_type", "command", "options"), CORPUS, ids=[case[1][:60] for case in CORPUS])

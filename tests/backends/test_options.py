@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from llamactl_py.backends import BACKENDS, backend
+from llamactl_py.backends import BACKENDS, Backend, backend
 from llamactl_py.ground.errors import Invalid, Problem
 
-LLAMA, MLX, VLLM = BACKENDS["llama_cpp"], BACKENDS["mlx_lm"], BACKENDS["vllm"]
+LLAMA, PYTHON, MLX, VLLM = (BACKENDS[name] for name in ("llama_cpp", "llama_cpp_python", "mlx_lm", "vllm"))
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,18 @@ def test_values_are_brought_into_one_form(raw: dict[str, Any], options: dict[str
 )
 def test_unset_zero_empty_and_false_differ(raw: dict[str, Any], options: dict[str, Any]) -> None:
     assert LLAMA.normalise(raw).options == options
+
+
+@pytest.mark.parametrize(
+    ("raw", "options"),
+    [
+        ({"use_mmap": False, "embedding": "true", "verbose": "off"}, {"use_mmap": False, "embedding": True, "verbose": False}),
+        ({"n-ctx": "0", "tensor_split": 1}, {"n_ctx": 0, "tensor_split": [1.0]}),
+        ({"use_mmap": None, "tensor_split": []}, {}),
+    ],
+)
+def test_a_switch_that_takes_a_value_has_three_states_without_a_negation(raw: dict[str, Any], options: dict[str, Any]) -> None:
+    assert PYTHON.normalise(raw).options == options
 
 
 @pytest.mark.parametrize(
@@ -132,10 +144,16 @@ def test_a_bad_option_is_named_with_its_remedy(raw: dict[str, Any], where: str, 
     assert caught.value.problems == (Problem(f"backend_options.{where}", what),)
 
 
-@pytest.mark.parametrize("word", ["--hos", "--host=0.0.0.0", "--uds", "--api_key", "--hf-tok=x"])
-def test_abbreviations_of_guarded_flags_are_seen_where_the_server_takes_them(word: str) -> None:
+@pytest.mark.parametrize(
+    ("backend", "word"),
+    [
+        *((VLLM, word) for word in ("--hos", "--host=0.0.0.0", "--uds", "--api_key", "--hf-tok=x")),
+        *((PYTHON, word) for word in ("--api_k", "--api_key=k", "--por")),
+    ],
+)
+def test_abbreviations_of_guarded_flags_are_seen_where_the_server_takes_them(backend: Backend, word: str) -> None:
     with pytest.raises(Invalid):
-        VLLM.normalise({"extra_args": [word]})
+        backend.normalise({"extra_args": [word]})
 
 
 def test_a_list_item_that_argparse_would_take_for_a_flag_is_refused() -> None:

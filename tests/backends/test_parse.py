@@ -151,6 +151,12 @@ def test_host_and_port_of_the_pasted_command_are_not_kept() -> None:
     ]
 
 
+def test_variables_that_overrule_the_address_are_not_kept() -> None:
+    parsed = parse_command("HOST=0.0.0.0 PORT=1 API_KEY=k N_CTX=512 python3 -m llama_cpp.server --model x --api_k k")
+    assert parsed.environment == {"N_CTX": "512"}
+    assert [w.split(" was left out: ")[0] for w in parsed.warnings] == ["--api_key", "HOST", "PORT", "API_KEY"]
+
+
 # --- Forms ------------------------------------------------------------------------------------------------------------
 
 
@@ -163,6 +169,13 @@ def test_host_and_port_of_the_pasted_command_are_not_kept() -> None:
         ("llama-server-cuda -v", "llama_cpp", "llama-server-cuda"),
         ("llama-server.exe -v", "llama_cpp", "llama-server.exe"),
         ("numactl --interleave=all llama-server -v", "llama_cpp", ("numactl", "--interleave=all", "llama-server")),
+        ("python3 -m llama_cpp.server --verbose false", "llama_cpp_python", None),
+        ("python -m llama_cpp.server --verbose false", "llama_cpp_python", ("python", "-m", "llama_cpp.server")),
+        (
+            "/opt/venv/bin/python3 -m llama_cpp.server --verbose false",
+            "llama_cpp_python",
+            ("/opt/venv/bin/python3", "-m", "llama_cpp.server"),
+        ),
         ("mlx_lm.server --pipeline", "mlx_lm", None),
         ("mlx_lm server --pipeline", "mlx_lm", ("mlx_lm", "server")),
         ("python -m mlx_lm.server --pipeline", "mlx_lm", ("python", "-m", "mlx_lm.server")),
@@ -192,7 +205,7 @@ def test_words_may_come_already_split() -> None:
 def test_arguments_alone_need_the_backend() -> None:
     assert parse_command("-m x", "llama-cpp").backend_options == {"model": "x"}
     assert complaint("-m x") == Problem(
-        "backend_type", "is needed for a line that names no program; one of llama_cpp, mlx_lm, vllm"
+        "backend_type", "is needed for a line that names no program; one of llama_cpp, llama_cpp_python, mlx_lm, vllm"
     )
 
 
@@ -322,13 +335,16 @@ def test_flags_that_only_print_are_left_out() -> None:
             "dtype",
             "--dtype needs a value, and the flag '--seed' follows it; if it is the value, write --dtype=--seed",
         ),
+        ("python3 -m llama_cpp.server --embedding", "embedding", "--embedding needs a value, and nothing follows it"),
+        ("python3 -m llama_cpp.server --use_mmap maybe", "use_mmap", "is a switch: true or false, got 'maybe'"),
         ("llama-server ---x", "command", "'---x' has more dashes than a flag can have"),
         (
             "llama-serve -m x",
             "command",
             (
                 "'llama-serve' is no server program that is known here (did you mean 'llama-server'?); "
-                "known are llama-server, mlx_lm.server, vllm serve; or give the options alone and name the backend_type"
+                "known are llama-server, python3 -m llama_cpp.server, mlx_lm.server, vllm serve; "
+                "or give the options alone and name the backend_type"
             ),
         ),
         ("vllm bench throughput", "command", "'vllm bench' starts no server; did you mean 'vllm serve'?"),
@@ -354,7 +370,7 @@ def test_a_program_of_another_backend_is_refused() -> None:
 def test_an_unknown_backend_gets_a_hint() -> None:
     assert (
         complaint("-m x", "lama_cpp").what
-        == "unknown backend 'lama_cpp' (did you mean 'llama_cpp'?); known are llama_cpp, mlx_lm, vllm"
+        == "unknown backend 'lama_cpp' (did you mean 'llama_cpp'?); known are llama_cpp, llama_cpp_python, mlx_lm, vllm"
     )
 
 
@@ -368,6 +384,7 @@ _WORDS = st.one_of(
             "vllm",
             "serve",
             "mlx_lm",
+            "llama_cpp.server",
             "python",
             "-m",
             "--",

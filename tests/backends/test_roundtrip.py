@@ -35,7 +35,7 @@ def scalars(catalogue: Catalogue, flag: Flag) -> st.SearchStrategy[Any]:
         return st.sampled_from(flag.choices) if flag.choices else st.one_of(st.just(True), texts)
     match flag.type:
         case "bool":
-            return st.booleans() if flag.negations else st.just(True)
+            return st.booleans() if flag.negations or flag.arity == "one" else st.just(True)
         case "int":
             return whole
         case "float":
