@@ -28,8 +28,12 @@ class Client:
     """`Client("http://127.0.0.1:8080", key)`. Every method raises Unreachable and Refused."""
 
     def __init__(self, url: str, key: str | None, timeout: float = 300.0) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
             raise Unreachable(f"{url!r} is not an address of a daemon; write it like http://127.0.0.1:8080")
         self.url = url.rstrip("/")
         self._parts = parts
@@ -66,7 +70,8 @@ class Client:
 
     def logs(self, name: str, lines: int, *, follow: bool = False) -> Iterator[bytes]:
         """The log in pieces as they come; with *follow* it does not end by itself."""
-        with self._request("GET", f"{_path(name)}/logs?lines={lines}" + ("&follow=true" if follow else "")) as answer:
+        path = f"{_path(name)}/logs?lines={lines}" + ("&follow=true" if follow else "")
+        with self._request("GET", path, patient=follow) as answer:
             while part := answer.read1(1 << 16):
                 yield part
 
@@ -111,9 +116,12 @@ class Client:
         return json.loads(text) if text else None
 
     @contextmanager
-    def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Iterator[http.client.HTTPResponse]:
+    def _request(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, patient: bool = False
+    ) -> Iterator[http.client.HTTPResponse]:
+        """*patient*: silence is no failure, however long it lasts."""
         kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(self._parts.hostname or "", self._parts.port, timeout=self._timeout)
+        connection = kind(self._parts.hostname or "", self._parts.port, timeout=None if patient else self._timeout)
         try:
             data = json.dumps(body).encode() if body is not None else None
             headers = self._headers | ({"Content-Type": "application/json"} if data is not None else {})

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -81,6 +81,8 @@ def demo(once: bool, port: int) -> None:
     Makes a tiny model (no download), starts a daemon in a temporary directory, creates an instance from a pasted command
     line, and sends it a chat while it is still stopped. Everything is removed at the end.
     """
+    for number in (signal.SIGTERM, signal.SIGHUP):  # they end us as Ctrl-C does: cleaning up
+        signal.signal(number, signal.default_int_handler)
     candidate = find_backend()
     with tempfile.TemporaryDirectory(prefix="llamactl-demo-") as name:
         folder = Path(name)
@@ -118,9 +120,19 @@ def running_daemon(folder: Path, port: int) -> Iterator[Client]:
     try:
         yield _connect(daemon, folder / "data", log)
     finally:
-        daemon.send_signal(signal.SIGTERM)
-        with render.spinner("stopping everything"):
-            daemon.wait()
+        _end(daemon)
+
+
+def _end(daemon: subprocess.Popen[bytes]) -> None:
+    """Ask it to stop, and wait until it has; another Ctrl-C is passed on, and has it hurry."""
+    with render.spinner("stopping everything"):
+        while True:
+            try:
+                daemon.send_signal(signal.SIGTERM)
+                daemon.wait()
+            except KeyboardInterrupt:
+                continue
+            return
 
 
 def _connect(daemon: subprocess.Popen[bytes], data: Path, log: Path) -> Client:
@@ -156,7 +168,9 @@ def show(client: Client, command: list[str], once: bool) -> None:
     say(f"\n   Web page: {client.url}/\n")
     if not once:
         say("[bold]Ctrl-C[/] stops everything and removes it.")
-        signal.sigwait((signal.SIGINT, signal.SIGTERM))
+        with suppress(KeyboardInterrupt):
+            while True:
+                signal.pause()
 
 
 def stream_answer(client: Client) -> float:

@@ -33,10 +33,17 @@ def ps(connection: Connection, as_json: bool) -> None:
         render.instances(found)
 
 
-@click.command(
-    short_help="Create an instance from the command line of its server.",
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-)
+class CommandAfterDashes(click.Command):
+    """What follows -- is another program's; before it our own options may stand in any order. Without a -- the second word
+    begins the other program's command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.allow_interspersed_args = "--" in args
+        ctx.ignore_unknown_options = "--" not in args
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=CommandAfterDashes, short_help="Create an instance from the command line of its server.")
 @click.argument("name")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option("--start", "start_now", is_flag=True, help="Start it, and wait until it is ready.")
@@ -64,13 +71,11 @@ def create(
     """Create an instance NAME from the command line of its server.
 
     \b
-    Put options of llamactl before NAME, and the command after --:
+    Options of llamactl stand before the --, the command after it:
       llamactl create qwen -- llama-server -m qwen3-8b.gguf -c 8192 -ngl 99
-      llamactl create --idle-timeout 1h big -- vllm serve Qwen/Qwen3-32B
+      llamactl create big --idle-timeout 1h -- vllm serve Qwen/Qwen3-32B
     Host, port and API key are the daemon's business and are left out of the command.
     """
-    if command and command[0] == "--":
-        command = command[1:]
     if not command:
         raise click.UsageError(
             "the command of the server is missing; write it after --, as in: llamactl create NAME -- llama-server -m MODEL.gguf"
@@ -94,7 +99,9 @@ def create(
     if as_json:
         render.as_json(instance)
     else:
-        render.out.print(f"{escape(name)} is {render.state(instance)}")
+        render.outcome(instance)
+    if _is_down_by_fault(instance):
+        sys.exit(1)
 
 
 @click.command(short_help="Start instances and wait until they are ready.")
@@ -188,15 +195,18 @@ def _each(names: tuple[str, ...], as_json: bool, act: Callable[[str], dict[str, 
             render.err.print(f"llamactl: {escape(str(error))}")
             continue
         done.append(instance)
-        if instance["state"] == "failed":
+        if _is_down_by_fault(instance):
             code = code or 1
         if not as_json:
-            why = f": {escape(instance['reason'])}" if instance.get("reason") else ""
-            render.out.print(f"{escape(name)} is {render.state(instance)}{why}")
+            render.outcome(instance)
     if as_json:
         render.as_json(done)
     if code:
         sys.exit(code)
+
+
+def _is_down_by_fault(instance: dict[str, Any]) -> bool:
+    return instance["state"] in ("failed", "backoff")
 
 
 def _start_and_wait(client: Client, name: str, act: Callable[[str], dict[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The `llamactl` command: finds the daemon, turns errors into one line and an exit code, and loads only what is asked for.
 
 Exit codes: 0 done; 1 it did not work, the message says why; 2 the command line or the configuration is wrong;
-3 no daemon answers; 4 the daemon refused; 130 interrupted.
+3 no daemon answers; 4 the daemon refused; 130 interrupted. Output that nobody reads any more (`llamactl ps | head -1`) ends a
+command silently with 1, as click and rich have it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import click
 
@@ -103,16 +105,16 @@ class Connection:
         from llamactl_py.config import paths
 
         data_dir = self.data_dir or paths.default_data_dir()
-        url = self._url or _read(data_dir / paths.ADDRESS)
+        own_url = _read(data_dir / paths.ADDRESS)
+        url = self._url or own_url
         if not url:
             raise Unreachable(
                 f"no daemon is running on {data_dir}; start one with `llamactl serve`, or give its address with --url"
             )
-        key = (
-            _read(self._key_file)
-            if self._key_file
-            else os.environ.get("LLAMACTL_API_KEY") or _read(data_dir / paths.MANAGEMENT_KEY)
-        )
+        key = _read_key(self._key_file) if self._key_file else os.environ.get("LLAMACTL_API_KEY")
+        # The key in the data directory is for the daemon there: no other machine is to be shown it.
+        if not key and (url == own_url or _is_this_machine(url)):
+            key = _read(data_dir / paths.MANAGEMENT_KEY)
         return Client(url, key)
 
 
@@ -121,6 +123,20 @@ def _read(file: Path) -> str | None:
         return file.read_text().strip()
     except OSError:
         return None
+
+
+def _is_this_machine(url: str) -> bool:
+    try:
+        return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
+    except ValueError:
+        return False
+
+
+def _read_key(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"--key-file {file} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def main() -> None:
@@ -137,9 +153,6 @@ def main() -> None:
     except DaemonRefused as error:
         click.echo(f"llamactl: {error}", err=True)
         code = 2 if isinstance(error, BadConfiguration) else 1
-    except BrokenPipeError:  # whoever read us has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except Exception as error:
         code = _told(error)
         if code is None:

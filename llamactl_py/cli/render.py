@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-out = Console(highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000)
+"""Where nobody looks, nothing is folded to a width."""
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 COLOURS = {"ready": "green", "starting": "yellow", "stopping": "yellow", "backoff": "red", "failed": "bold red", "stopped": "dim"}
@@ -28,6 +30,12 @@ def state(instance: dict[str, Any]) -> str:
     """An instance's state in its colour."""
     word = instance["state"]
     return f"[{COLOURS.get(word, 'white')}]{word}[/]"
+
+
+def outcome(instance: dict[str, Any]) -> None:
+    """What became of it, and why if there is a reason."""
+    why = f": {escape(instance['reason'])}" if instance.get("reason") else ""
+    out.print(f"{escape(instance['name'])} is {state(instance)}{why}")
 
 
 def age(seconds: float) -> str:

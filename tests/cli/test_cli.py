@@ -1,0 +1,627 @@
+"""The command line as a user runs it: real `llamactl` processes, a real daemon, and the stub as `llama-server` on its PATH.
+
+`llamactl("ps")` gives what was said: exit code, stdout, stderr. All tests share one daemon, which is emptied after each.
+`--env STUBD=...` makes a stub misbehave, `MARK` in its environment lets us look for what is left of it.
+"""
+
+from __future__ import annotations
+
+import http.server
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from llamactl_py import __version__
+from llamactl_py.cli.main import COMMANDS, SUMMARIES
+from llamactl_py.client import Client, Refused
+from tests.support.daemons import Daemon, daemon, of_tree, wait_for
+from tests.support.house import STUB
+
+PROGRAM = (sys.executable, "-m", "llamactl_py")
+COUNTED = "one two three four five six seven eight nine ten"
+SERVER = ("llama-server", "-m", "/dev/null")
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+Llamactl = Callable[..., Said]
+
+
+def surroundings(**more: str) -> dict[str, str]:
+    """Our environment without any of llamactl's variables."""
+    return {**{name: value for name, value in os.environ.items() if not name.startswith("LLAMACTL_")}, **more}
+
+
+def run(*words: str, **environment: str) -> Said:
+    done = subprocess.run(
+        (*PROGRAM, *words), env=surroundings(**environment), capture_output=True, text=True, timeout=60, check=False
+    )
+    return Said(done.returncode, done.stdout, done.stderr)
+
+
+def stub_on_path(folder: Path, switches: str = "") -> str:
+    """A PATH on which `llama-server` is the stub."""
+    program = folder / "bin" / "llama-server"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f'#!/bin/sh\nSTUBD="max-life=60 {switches} $STUBD" exec {sys.executable} -S -E {STUB} "$@"\n')
+    program.chmod(0o755)
+    return f"{program.parent}{os.pathsep}{os.environ['PATH']}"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    folder = tmp_path_factory.mktemp("cli")
+    with daemon(folder, environment={"PATH": stub_on_path(folder)}) as running:
+        yield running
+
+
+@pytest.fixture
+def served(shared: Daemon) -> Iterator[Daemon]:
+    yield shared
+    for instance in shared.client.instances():
+        shared.client.delete(instance["name"], force=True)
+    made = shared.client.keys()
+    for key in made:
+        shared.client.delete_key(key["id"])
+
+
+@pytest.fixture
+def llamactl(served: Daemon) -> Llamactl:
+    """Runs a command against the daemon."""
+    return lambda *words, **environment: run("--data-dir", str(served.data), *words, **environment)
+
+
+def named(rows: list[dict[str, Any]]) -> list[str]:
+    return [row["name"] for row in rows]
+
+
+# ---- ps
+
+
+def test_ps_without_instances_says_how_to_make_one_and_prints_nothing(llamactl: Llamactl) -> None:
+    said = llamactl("ps")
+    assert (said.code, said.out) == (0, "")
+    assert "llamactl create NAME -- " in said.err
+    assert json.loads(llamactl("ps", "--json").out) == []
+
+
+def test_ps_shows_a_line_for_each_instance_and_never_folds_it_in_a_pipe(served: Daemon, llamactl: Llamactl) -> None:
+    llamactl("create", "first", "--", *SERVER)
+    llamactl("create", "second", "--", "llama-server", "-m", f"/no/{'such/' * 40}model.gguf")
+    assert llamactl("start", "first", "second").code == 1
+    header, first, second = llamactl("ps").out.splitlines()
+    assert header.split() == ["NAME", "STATE", "SINCE", "BACKEND", "PORT", "PID", "IN", "FLIGHT", "RESTARTS", "WHY"]
+    up = served.client.instance("first")
+    assert first.split()[:2] + first.split()[3:] == ["first", "ready", "llama_cpp", str(up["port"]), str(up["pid"]), "0", "0"]
+    assert second.split()[:2] == ["second", "failed"]
+    assert "such/model.gguf' does not exist" in second
+
+
+def test_ps_json_is_what_the_api_says(served: Daemon, llamactl: Llamactl) -> None:
+    llamactl("create", "a", "--", *SERVER)
+    assert json.loads(llamactl("ps", "--json").out) == served.client.instances()
+
+
+# ---- create
+
+MADE = {"model": "/dev/null", "ctx_size": 512}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(("a", "--", *SERVER, "-c", "512"), id="several words"),
+        pytest.param(("a", "llama-server -m '/dev/null' -c 512"), id="one quoted word"),
+        pytest.param(("a", "--", "llama-server -m /dev/null \\\n  -c 512 # comment"), id="one quoted word with lines"),
+        pytest.param(("a", *SERVER, "-c", "512"), id="without dashes"),
+    ],
+)
+def test_create_reads_the_command_of_the_server(served: Daemon, llamactl: Llamactl, words: tuple[str, ...]) -> None:
+    said = llamactl("create", *words)
+    assert (said.code, said.out, said.err) == (0, "a is stopped\n", "")
+    options = served.client.instance("a")["options"]
+    assert (options["backend_type"], options["backend_options"]) == ("llama_cpp", MADE)
+
+
+def test_words_that_a_shell_has_split_already_are_not_split_again(served: Daemon, llamactl: Llamactl) -> None:
+    assert llamactl("create", "a", "--", "llama-server", "-m", "/models/it's a $model.gguf").code == 0
+    assert served.client.instance("a")["options"]["backend_options"] == {"model": "/models/it's a $model.gguf"}
+
+
+@pytest.mark.parametrize("name_first", [False, True])
+def test_options_of_create_stand_on_either_side_of_the_name(served: Daemon, llamactl: Llamactl, name_first: bool) -> None:
+    given = ("--idle-timeout", "90s", "--no-on-demand", "--alias", "gpt-4", "--alias", "x/y", "--group", "g")
+    words = ("a", *given) if name_first else (*given, "a")
+    assert llamactl("create", *words, "--env", "A=1", "--env", "B=x=y", "--", *SERVER, "--alias", "its-own").code == 0
+    options = served.client.instance("a")["options"]
+    assert (options["idle_timeout"], options["on_demand_start"], options["group"]) == ("90s", False, "g")
+    assert options["aliases"] == ["gpt-4", "x/y"]
+    assert options["environment"] == {"A": "1", "B": "x=y"}
+    assert options["backend_options"]["alias"] == "its-own"
+
+
+def test_variables_of_the_command_and_of_env_are_put_together(served: Daemon, llamactl: Llamactl) -> None:
+    assert llamactl("create", "a", "--env", "A=2", "--", "A=1", "B=1", *SERVER).code == 0
+    assert served.client.instance("a")["options"]["environment"] == {"A": "2", "B": "1"}
+
+
+def test_what_create_leaves_out_is_told_on_stderr(served: Daemon, llamactl: Llamactl) -> None:
+    said = llamactl("create", "a", "--", *SERVER, "--port", "1", "--api-key", "canary-in-argv")
+    assert (said.code, said.out) == (0, "a is stopped\n")
+    assert [line.split()[:2] for line in said.err.splitlines()] == [["warning:", "--port"], ["warning:", "--api-key"]]
+    assert served.client.instance("a")["options"]["backend_options"] == {"model": "/dev/null"}
+
+
+def test_create_start_waits_until_it_is_ready(llamactl: Llamactl) -> None:
+    said = llamactl("create", "a", "--start", "--env", "STUBD=load-time=0.3", "--", *SERVER)
+    assert (said.code, said.out) == (0, "a is ready\n")
+
+
+def test_create_start_of_what_cannot_start_says_why_and_ends_with_1(llamactl: Llamactl) -> None:
+    said = llamactl("create", "a", "--start", "--", "llama-server", "-m", "/no/such.gguf")
+    assert said.code == 1
+    assert said.out.startswith("a is failed: model '/no/such.gguf' does not exist")
+
+
+def test_create_json_prints_the_instance(served: Daemon, llamactl: Llamactl) -> None:
+    made = json.loads(llamactl("create", "a", "--json", "--", *SERVER).out)
+    assert made == served.client.instance("a")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "complaint"),
+    [
+        pytest.param(("a", "--", *SERVER, "-c", "abc"), 4, "ctx_size: takes a whole number, got 'abc'", id="bad flag value"),
+        pytest.param(("a", "--", "frobnicate", "-x"), 4, "'frobnicate' is no server program", id="unknown program"),
+        pytest.param(
+            ("a", "--idle-timeout", "soon", "--", *SERVER), 4, "idle_timeout: 'soon' is not a duration", id="bad option value"
+        ),
+        pytest.param(("-a", "--", *SERVER), 2, "-a", id="name like an option"),
+        pytest.param(("..", "--", *SERVER), 4, "'..' is not usable", id="unusable name"),
+        pytest.param(("a",), 2, "llamactl create NAME -- llama-server -m MODEL.gguf", id="no command"),
+        pytest.param(("a", "--"), 2, "llamactl create NAME -- llama-server -m MODEL.gguf", id="nothing behind the dashes"),
+        pytest.param(("a", "--env", "FOO", "--", *SERVER), 2, "'FOO' is not NAME=VALUE", id="bad variable"),
+        pytest.param(("a", "--strat", "--", *SERVER), 2, "--strat", id="unknown option"),
+        pytest.param((), 2, "NAME", id="nothing at all"),
+    ],
+)
+def test_a_create_that_cannot_be_makes_nothing_and_says_why(
+    served: Daemon, llamactl: Llamactl, words: tuple[str, ...], code: int, complaint: str
+) -> None:
+    said = llamactl("create", *words)
+    assert (said.code, said.out) == (code, "")
+    assert complaint in said.err
+    assert "Traceback" not in said.err
+    assert served.client.instances() == []
+
+
+def test_a_name_is_given_once(llamactl: Llamactl) -> None:
+    assert llamactl("create", "a", "--", *SERVER).code == 0
+    said = llamactl("create", "A", "--", *SERVER)
+    assert (said.code, said.out) == (4, "")
+    assert "taken" in said.err or "exists" in said.err
+
+
+# ---- start, stop, restart, rm
+
+
+def test_several_instances_are_started_restarted_stopped_and_deleted(served: Daemon, llamactl: Llamactl) -> None:
+    for name in ("a", "b"):
+        llamactl("create", name, "--env", "STUBD=load-time=0.2", "--", *SERVER)
+    assert llamactl("start", "a", "b") == Said(0, "a is ready\nb is ready\n", "")
+    before = {name: served.client.instance(name)["pid"] for name in ("a", "b")}
+    assert llamactl("restart", "a", "b") == Said(0, "a is ready\nb is ready\n", "")
+    assert all(served.client.instance(name)["pid"] not in (None, pid) for name, pid in before.items())
+    assert llamactl("start", "a") == Said(0, "a is ready\n", "")
+    assert llamactl("stop", "a", "b") == Said(0, "a is stopped\nb is stopped\n", "")
+    assert llamactl("rm", "a", "b") == Said(0, "a is deleted\nb is deleted\n", "")
+    assert served.client.instances() == []
+
+
+@pytest.mark.parametrize("command", ["start", "stop", "restart"])
+def test_one_unknown_name_does_not_keep_the_others_from_it(served: Daemon, llamactl: Llamactl, command: str) -> None:
+    llamactl("create", "alpha", "--", *SERVER)
+    said = llamactl(command, "alhpa", "alpha")
+    assert said.code == 4
+    assert said.err == "llamactl: there is no instance named 'alhpa' (did you mean 'alpha'?)\n"
+    assert said.out == f"alpha is {'stopped' if command == 'stop' else 'ready'}\n"
+
+
+def test_one_that_does_not_come_up_ends_start_with_1_and_says_why(llamactl: Llamactl) -> None:
+    llamactl("create", "bad", "--env", "STUBD=exit-code=7 last-words=boom:error", "--", *SERVER)
+    llamactl("create", "good", "--", *SERVER)
+    said = llamactl("start", "bad", "good")
+    assert said.code == 1
+    bad, good = said.out.splitlines()
+    assert bad.startswith("bad is backoff: ")
+    assert "exited with code 7 before it was ready: boom:error" in bad
+    assert good == "good is ready"
+    assert llamactl("start", "bad", "nobody").code == 4
+
+
+def test_start_no_wait_does_not_wait(llamactl: Llamactl) -> None:
+    llamactl("create", "a", "--env", "STUBD=never-ready", "--", *SERVER)
+    assert llamactl("start", "--no-wait", "a") == Said(0, "a is starting\n", "")
+    assert llamactl("stop", "a") == Said(0, "a is stopped\n", "")
+
+
+def test_start_json_lists_what_was_started(served: Daemon, llamactl: Llamactl) -> None:
+    for name in ("a", "b"):
+        llamactl("create", name, "--", *SERVER)
+    said = llamactl("start", "--json", "a", "b")
+    assert [(row["name"], row["state"]) for row in json.loads(said.out)] == [("a", "ready"), ("b", "ready")]
+
+
+def test_rm_refuses_what_is_up_unless_forced_and_takes_the_log_along(served: Daemon, llamactl: Llamactl) -> None:
+    llamactl("create", "a", "--start", "--", *SERVER)
+    log = served.data / "logs" / "a.log"
+    assert log.exists()
+    refused = llamactl("rm", "a", "nobody")
+    assert (refused.code, refused.out) == (4, "")
+    assert [line.split(":")[0] for line in refused.err.splitlines()] == ["llamactl", "llamactl"]
+    assert "stop it first" in refused.err
+    assert llamactl("rm", "-f", "a") == Said(0, "a is deleted\n", "")
+    assert not log.exists()
+
+
+# ---- logs
+
+
+def test_logs_shows_the_last_lines(llamactl: Llamactl) -> None:
+    llamactl("create", "a", "--start", "--env", "STUBD=spew-total=3000", "--", *SERVER)
+    llamactl("stop", "a")
+    lines = llamactl("logs", "a").out.splitlines()
+    assert lines[0].startswith("=== Instance a started at ")
+    assert lines[-1].startswith("=== Instance a ")
+    assert llamactl("logs", "-n", "3", "a").out.splitlines() == lines[-3:]
+    assert llamactl("logs", "-n", "0", "a").code == 2
+
+
+def test_logs_of_one_that_never_ran_are_empty_and_of_nobody_an_error(llamactl: Llamactl) -> None:
+    llamactl("create", "a", "--", *SERVER)
+    assert llamactl("logs", "a") == Said(0, "", "")
+    assert llamactl("logs", "b").code == 4
+
+
+def test_logs_follow_goes_on_with_what_is_written_and_ends_with_ctrl_c(served: Daemon, llamactl: Llamactl) -> None:
+    llamactl("create", "a", "--start", "--", *SERVER)
+    with talking("--data-dir", str(served.data), "logs", "-f", "a") as following:
+        assert following.until("=== Instance a started at ")
+        llamactl("stop", "a")
+        assert following.until("exited with code 0")
+        llamactl("start", "a")
+        assert following.until("=== Instance a started at ")
+        following.process.send_signal(signal.SIGINT)
+        assert following.process.wait(10) == 130
+
+
+@dataclass
+class Talking:
+    """A command that runs on, and what it says."""
+
+    process: subprocess.Popen[str]
+
+    def until(self, part: str) -> str:
+        """The next line with *part* in it; empty when it ended before. The test's time limit is the process's: see `talking`."""
+        assert self.process.stdout
+        return next((line for line in self.process.stdout if part in line), "")
+
+
+@contextmanager
+def talking(*words: str, **environment: str) -> Iterator[Talking]:
+    """A command in the background, killed after half a minute or at the end of the block."""
+    process = subprocess.Popen(
+        (*PROGRAM, *words), env=surroundings(PYTHONUNBUFFERED="1", **environment), stdout=subprocess.PIPE, text=True
+    )
+    timer = threading.Timer(30, process.kill)
+    timer.start()
+    try:
+        with process:
+            try:
+                yield Talking(process)
+            finally:
+                process.kill()
+    finally:
+        timer.cancel()
+
+
+# ---- keys, version
+
+
+def test_a_key_is_printed_alone_works_is_listed_without_itself_and_revoked(served: Daemon, llamactl: Llamactl) -> None:
+    made = llamactl("keys", "create", "my notebook")
+    key = made.out.strip()
+    assert (made.code, made.out) == (0, f"{key}\n")
+    assert key.startswith("llamactl-")
+    llamactl("create", "a", "--", *SERVER)
+    user = Client(served.client.url, key)
+    assert "".join(user.chat("a", [{"role": "user", "content": "hi"}], max_tokens=3)).split() == ["one", "two", "three"]
+    listed = llamactl("keys", "ls")
+    assert key not in listed.out
+    header, row = listed.out.splitlines()
+    assert header.split() == ["ID", "NAME", "KEY", "CREATED"]
+    number, *rest = row.split()
+    assert rest[:3] == ["my", "notebook", f"{key[:13]}..."]
+    assert json.loads(llamactl("keys", "ls", "--json").out) == served.client.keys()
+    assert llamactl("keys", "rm", number) == Said(0, f"key {number} is revoked\n", "")
+    with pytest.raises(Refused):
+        list(user.chat("a", []))
+    assert llamactl("keys", "rm", number).code == 4
+    assert llamactl("keys", "rm", "first").code == 2
+
+
+def test_version_tells_ours_and_the_daemons(llamactl: Llamactl, tmp_path: Path) -> None:
+    assert llamactl("version").out.splitlines() == [
+        f"llamactl {__version__} (Python {sys.version.split()[0]})",
+        f"daemon {__version__}",
+    ]
+    assert json.loads(llamactl("version", "--json").out)["daemon"] == __version__
+    alone = run("--data-dir", str(tmp_path), "version")
+    assert (alone.code, alone.out.splitlines()[1]) == (0, "no daemon answers")
+    assert json.loads(run("--data-dir", str(tmp_path), "version", "--json").out)["daemon"] is None
+
+
+# ---- help
+
+
+def test_an_unknown_command_is_answered_with_the_nearest() -> None:
+    said = run("strat", "a")
+    assert (said.code, said.out) == (2, "")
+    assert "there is no command 'strat' (did you mean 'start'?)" in said.err
+
+
+def test_help_lists_every_command_with_its_own_summary() -> None:
+    text = " ".join(run("--help", COLUMNS="200").out.split())
+    for name, place in COMMANDS.items():
+        module, _, attribute = place.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        assert command.name == name
+        assert SUMMARIES[name] == command.short_help
+        assert f"{name} {SUMMARIES[name]}" in text
+    assert list(SUMMARIES) == list(COMMANDS)
+
+
+@pytest.mark.parametrize("words", [(name, "--help") for name in COMMANDS], ids=lambda words: words[0])
+def test_every_command_explains_itself(words: tuple[str, str]) -> None:
+    said = run(*words)
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith(f"Usage: python -m llamactl_py {words[0]} ") or said.out.startswith(f"Usage: llamactl {words[0]} ")
+
+
+# ---- who is asked, and with which key
+
+ASKING = [
+    ("ps",),
+    ("create", "a", "--", *SERVER),
+    ("start", "a"),
+    ("stop", "a"),
+    ("restart", "a"),
+    ("rm", "a"),
+    ("logs", "a"),
+    ("keys", "ls"),
+    ("keys", "create", "k"),
+    ("keys", "rm", "1"),
+]
+
+
+@pytest.mark.parametrize("words", ASKING, ids=" ".join)
+def test_without_a_daemon_every_command_ends_with_3_and_one_line(words: tuple[str, ...], tmp_path: Path) -> None:
+    said = run("--data-dir", str(tmp_path), *words)
+    assert (said.code, said.out) == (3, "")
+    assert (
+        said.err
+        == f"llamactl: no daemon is running on {tmp_path}; start one with `llamactl serve`, or give its address with --url\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "ftp://127.0.0.1", "http://", "http://127.0.0.1:port", "http://[::1", "http://127.0.0.1:1"]
+)
+def test_an_address_at_which_no_daemon_can_be_ends_with_3_and_one_line(url: str, tmp_path: Path) -> None:
+    said = run("--data-dir", str(tmp_path), "--url", url, "ps")
+    assert (said.code, said.out, said.err.count("\n")) == (3, "", 1)
+    assert url in said.err
+
+
+def test_a_daemon_that_was_killed_is_told_from_one_that_answers(tmp_path: Path) -> None:
+    with daemon(tmp_path) as running:
+        running.process.kill()
+        running.process.wait()
+        said = run("--data-dir", str(running.data), "ps")
+    assert (said.code, said.err.count("\n")) == (3, 1)
+    assert "no daemon answers at http://127.0.0.1:" in said.err
+
+
+def test_the_daemon_is_found_by_each_of_the_ways_that_are_documented(served: Daemon, tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    key_file.write_text(f"{served.key}\n")
+    url, data, elsewhere = served.client.url, str(served.data), str(tmp_path)
+    for words, environment in (
+        (("--data-dir", data), {}),
+        ((), {"LLAMACTL_DATA_DIRECTORY": data}),
+        (("--url", url, "--key-file", str(key_file), "--data-dir", elsewhere), {}),
+        ((), {"LLAMACTL_URL": url, "LLAMACTL_API_KEY": served.key, "LLAMACTL_DATA_DIRECTORY": elsewhere}),
+        (("--url", f"{url}/", "--data-dir", data), {}),
+        (("--data-dir", data), {"LLAMACTL_DATA_DIRECTORY": elsewhere}),
+        (("--key-file", str(key_file), "--data-dir", data), {"LLAMACTL_API_KEY": "wrong"}),
+    ):
+        assert run(*words, "ps", "--json", **environment) == Said(0, "[]\n", ""), (words, environment)
+
+
+def test_a_wrong_key_or_none_is_told_from_no_daemon(served: Daemon, tmp_path: Path) -> None:
+    for said in (
+        run("--data-dir", str(served.data), "ps", LLAMACTL_API_KEY="wrong"),
+        run("--url", served.client.url, "--data-dir", str(tmp_path), "ps"),
+        run("--data-dir", str(served.data), "ps", LLAMACTL_API_KEY=served.client.create_key("inference")["key"]),
+    ):
+        assert (said.code, said.out, said.err.count("\n")) == (4, "", 1)
+        assert "management key" in said.err
+
+
+def test_a_key_file_that_cannot_be_read_is_said_and_nothing_is_asked(served: Daemon, tmp_path: Path) -> None:
+    said = run("--data-dir", str(served.data), "--key-file", str(tmp_path / "none"), "ps")
+    assert (said.code, said.out) == (2, "")
+    assert f"--key-file {tmp_path / 'none'} cannot be read: No such file or directory" in said.err
+
+
+def test_the_key_of_the_data_directory_is_not_sent_to_other_machines(served: Daemon) -> None:
+    """127.0.0.2 stands for another machine: it is no address of the daemon."""
+    sent: list[str | None] = []
+
+    class Stranger(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            sent.append(self.headers.get("Authorization"))
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with http.server.HTTPServer(("127.0.0.2", 0), Stranger) as server:
+        answering = threading.Thread(target=server.serve_forever)
+        answering.start()
+        url = f"http://127.0.0.2:{server.server_port}"
+        assert run("--data-dir", str(served.data), "--url", url, "ps").code == 4
+        assert run("--data-dir", str(served.data), "--url", url, "ps", LLAMACTL_API_KEY="given").code == 4
+        server.shutdown()
+        answering.join()
+    assert sent == [None, "Bearer given"]
+
+
+# ---- output that nobody reads
+
+
+@pytest.mark.parametrize("words", [("ps",), ("ps", "--json"), ("logs", "a"), ("--help",), ("version",)], ids=" ".join)
+def test_a_reader_who_leaves_is_no_error_to_talk_about(served: Daemon, llamactl: Llamactl, words: tuple[str, ...]) -> None:
+    llamactl("create", "a", "--start", "--", *SERVER)
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            (*PROGRAM, "--data-dir", str(served.data), *words),
+            env=surroundings(),
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_the_head_of_a_long_log_can_be_taken(served: Daemon, llamactl: Llamactl) -> None:
+    llamactl("create", "a", "--start", "--env", "STUBD=spew-total=1000000", "--", *SERVER)
+    log = served.data / "logs" / "a.log"
+    wait_for(lambda: log.stat().st_size > 1_000_000, 20)
+    line = f"{' '.join(PROGRAM)} --data-dir {served.data} logs -n 1000000 a | head -1"
+    done = subprocess.run(("bash", "-c", line), env=surroundings(), capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout.startswith("=== Instance a started at ")
+    assert done.stderr == ""
+
+
+# ---- demo
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """Where a demo may write; afterwards it has to be empty."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    return folder
+
+
+def demo_surroundings(scratch: Path, path: str) -> dict[str, str]:
+    return {"TMPDIR": str(scratch), "PATH": path}
+
+
+def nothing_is_left(scratch: Path) -> None:
+    assert list(scratch.iterdir()) == []
+    assert of_tree(str(scratch)) == []
+
+
+@pytest.mark.real
+def test_the_demo_shows_a_real_server_at_work_and_leaves_nothing(scratch: Path, llama_server: Path) -> None:
+    said = run("demo", "--once", **demo_surroundings(scratch, f"{llama_server.parent}{os.pathsep}/usr/bin{os.pathsep}/bin"))
+    assert (said.code, said.err) == (0, "")
+    assert f"tiny> {COUNTED} {COUNTED}\n" in said.out
+    states = [line.split()[1] for line in said.out.splitlines() if line.startswith("tiny ")]
+    assert states == ["stopped", "ready"]
+    assert "llamactl create tiny -- llama-server --model " in said.out
+    assert "curl -N http://127.0.0.1:" in said.out
+    nothing_is_left(scratch)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_demo_stays_up_until_it_is_ended_and_leaves_nothing(tmp_path: Path, scratch: Path, number: signal.Signals) -> None:
+    with talking("demo", **demo_surroundings(scratch, stub_on_path(tmp_path))) as demo:
+        url = demo.until("A daemon listens on").split()[5].rstrip(".")
+        assert COUNTED in demo.until("tiny> ")
+        command = demo.until("Authorization")
+        assert demo.until("Ctrl-C")
+        key = command.split("Bearer ")[1].split("'")[0]
+        words = Client(url, key).chat("tiny", [{"role": "user", "content": "Count."}], max_tokens=3)
+        assert "".join(words).split() == ["one", "two", "three"]
+        demo.process.send_signal(number)
+        assert demo.process.wait(20) == 0
+    nothing_is_left(scratch)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_demo_that_is_interrupted_while_its_server_loads_leaves_nothing(
+    tmp_path: Path, scratch: Path, number: signal.Signals
+) -> None:
+    with talking("demo", **demo_surroundings(scratch, stub_on_path(tmp_path, "never-ready ignore-term"))) as demo:
+        assert demo.until("user>")
+        wait_for(lambda: any("tiny.gguf" in command_line(pid) for pid in of_tree("stubd.py")), 10)
+        demo.process.send_signal(number)
+        (log,) = scratch.glob("llamactl-demo-*/daemon.log")
+        wait_for(lambda: "shutting down" in log.read_text(), 10)
+        demo.process.send_signal(number)  # the server would take its ten seconds: an impatient user does not
+        assert demo.process.wait(25) == 130
+    nothing_is_left(scratch)
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def test_a_demo_without_any_server_says_what_to_install(scratch: Path) -> None:
+    """Such a machine is made by an interpreter that lies elsewhere, an empty PATH, and modules that cannot be found."""
+    program = (
+        "import sys; sys.executable = '/nowhere/bin/python'; sys.argv = ['llamactl', 'demo', '--once'];"
+        "sys.modules['llama_cpp'] = None; from llamactl_py.cli.main import main; main()"
+    )
+    done = subprocess.run(
+        (sys.executable, "-c", program),
+        env=surroundings(**demo_surroundings(scratch, str(scratch))),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no backend found" in done.stderr
+    assert "pip install" in done.stderr
+    assert done.stderr.count("\n") == 1
+    nothing_is_left(scratch)
