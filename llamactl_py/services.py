@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import aiohttp
-
 from llamactl_py.auth.keys import KeyRing
 from llamactl_py.auth.policy import Requirements
 from llamactl_py.backends import backend
@@ -16,6 +14,7 @@ from llamactl_py.instances.fleet import Fleet
 from llamactl_py.instances.instance import Instance
 from llamactl_py.launchers import logs
 from llamactl_py.proxy.routing import Entry, Routes
+from llamactl_py.proxy.upstream import Pool
 from llamactl_py.scheduler.dispatcher import Dispatcher
 
 MAX_LOG_BYTES = 16 << 20
@@ -30,7 +29,7 @@ class Services:
     fleet: Fleet
     dispatcher: Dispatcher
     keys: KeyRing
-    session: aiohttp.ClientSession
+    pool: Pool
     now: Now
     webui: Path
     routes: Routes = field(default_factory=Routes)
@@ -46,9 +45,13 @@ class Services:
     def log_file(self, name: str) -> Path:
         return self.fleet.workshop.log_file(name)
 
-    def log_lines(self, name: str, lines: int) -> list[str]:
-        """The last *lines* lines of an instance's log, rotated files included. Blocks: call it in a thread."""
-        return logs.tail_rotated(self.log_file(name), lines, MAX_LOG_BYTES)
+    def log_end(self, name: str) -> int:
+        """Where in an instance's log its last whole line ends. Blocks: call it in a thread."""
+        return logs.end_of_last_line(self.log_file(name))
+
+    def log_lines(self, name: str, lines: int, until: int | None = None) -> list[str]:
+        """The last *lines* lines of an instance's log before *until*, rotated files included. Blocks: call it in a thread."""
+        return logs.tail_rotated(self.log_file(name), lines, MAX_LOG_BYTES, until)
 
     def _reroute(self) -> None:
         self.routes = Routes(_entry(instance) for instance in self.fleet)

@@ -14,7 +14,9 @@ class Target:
     host: str
     port: int
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    resting_connections: int = 0
+    """How many idle connections the backend can bear."""
 
     @property
-    def authority(self) -> str:
-        return f"{self.host}:{self.port}"
+    def authority(self) -> tuple[str, int]:
+        return self.host, self.port

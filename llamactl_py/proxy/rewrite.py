@@ -1,7 +1,7 @@
 """Finds, and where it must change replaces, the value of `model` in a raw JSON body. The rest stays byte for byte. Pure.
 
 msgspec checks the whole body and reads the one field without building objects for the rest. Where the value stands in the
-bytes is then looked for: the key is nearly always written once, plainly; otherwise a scan of the top level settles it.
+bytes is then looked for: the key is nearly always written once; otherwise a scan of the top level settles it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class _Head(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Head)
-_KEY = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*')
-_STRING = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+_KEY = re.compile(rb'"(?:m|\\u006[dD])(?:o|\\u006[fF])(?:d|\\u0064)(?:e|\\u0065)(?:l|\\u006[cC])"[ \t\r\n]*:[ \t\r\n]*')
+"""The key in each of its spellings."""
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _VALUE = re.compile(_STRING, re.DOTALL)
 _TOKEN = re.compile(_STRING + rb"|[\[\]{}:,]", re.DOTALL)
-_ESCAPED_KEY = re.compile(rb'\\u00[46][0-9A-Fa-f][^":]*"[ \t\r\n]*:')
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ def find_model(body: bytes) -> Model:
     """The top-level `model` of *body*. Raises BadRequest: not JSON, no object, no model, no text, or the key given twice."""
     try:
         name = _decoder.decode(body).model
+        if not body.isascii():
+            body.decode()  # msgspec looks into no text that it skips
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(_complaint(body, error)) from None
     if not name:
@@ -48,8 +50,7 @@ def find_model(body: bytes) -> Model:
     if len(name) > MAX_MODEL or not name.isprintable():
         raise BadRequest(f"model is not usable: it has to be at most {MAX_MODEL} printable characters")
     found = [match.end() for match in _KEY.finditer(body)]
-    is_plain = len(found) == 1 and not _ESCAPED_KEY.search(body)
-    start = found[0] if is_plain else _scan_top_level(body)
+    start = found[0] if len(found) == 1 else _scan_top_level(body)
     value = _VALUE.match(body, start)
     assert value is not None  # msgspec found text there
     return Model(name, start, value.end())

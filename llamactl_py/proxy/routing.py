@@ -34,7 +34,8 @@ class Routes:
         self._entries = {entry.instance: entry for entry in entries}
         self._routes: dict[str, Route] = {}
         for entry in self._entries.values():
-            self._routes |= dict.fromkeys(entry.aliases, Route(entry.instance, entry.served.default))
+            own = entry.served.default or (None if entry.served.open else entry.instance)  # no server knows our aliases
+            self._routes |= dict.fromkeys(entry.aliases, Route(entry.instance, own))
             self._routes |= {name: Route(entry.instance) for name in entry.served.names}
         for entry in self._entries.values():  # last: an instance's own name is never hidden by an alias
             self._routes[entry.instance] = Route(entry.instance, entry.served.default)
@@ -49,7 +50,7 @@ class Routes:
             raise UnknownModel(
                 f"no instance serves the model {model!r}{nearest(model, self._routes)}; GET /v1/models lists what there is"
             )
-        if entry.served.open or inner in entry.served.names:
+        if (entry.served.open and inner) or inner in entry.served.names:
             return Route(instance, inner)
         known = ", ".join(map(repr, entry.served.names)) or "only its own model; leave out what follows the slash"
         raise UnknownModel(f"instance {instance!r} does not serve {inner!r}; it serves {known}")

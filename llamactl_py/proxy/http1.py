@@ -1,0 +1,136 @@
+"""HTTP/1.1 as backends speak it: reading the head of an answer, and finding the end of its body. Pure, and strict: what is not
+plainly well-formed is refused, as a lenient reading is how one client's answer ends up with another (RFC 9112).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+MAX_HEAD = 1 << 16
+MAX_LINE = 1 << 12
+MAX_TRAILERS = 1 << 14
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?")
+_HEADER = re.compile(
+    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*((?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?)[ \t]*"
+)
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?\r\n")
+_LENGTH = re.compile(rb"\d{1,18}")
+
+
+class Malformed(ValueError):
+    """That is no HTTP/1.1, or not unambiguously."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerHead:
+    """The head of an answer. *length*: bytes of its body, where it says; *is_chunked*; with neither the body ends with the
+    connection."""
+
+    status: int
+    reason: bytes
+    headers: tuple[tuple[bytes, bytes, bytes], ...]
+    """(name as sent, name in lower case, value)."""
+    length: int | None
+    is_chunked: bool
+    keeps_alive: bool
+
+    @classmethod
+    def parse(cls, head: bytes, has_no_body: bool) -> AnswerHead:
+        """*head* up to, without, its empty line; *has_no_body* where the request was a HEAD. Raises Malformed."""
+        first, *lines = head.split(b"\r\n")
+        status_line = _STATUS_LINE.fullmatch(first)
+        if status_line is None:
+            raise Malformed("bad status line")
+        minor, status, reason = status_line.groups()
+        headers = []
+        lengths, encodings, connection = set(), [], b""
+        for line in lines:
+            header = _HEADER.fullmatch(line)
+            if header is None:
+                raise Malformed("bad header line")
+            name, value = header.groups()
+            folded = name.lower()
+            headers.append((name, folded, value))
+            if folded == b"content-length":
+                lengths.add(value)
+            elif folded == b"transfer-encoding":
+                encodings.append(value.lower())
+            elif folded == b"connection":
+                connection += b"," + value.lower()
+        tokens = {token.strip() for token in connection.split(b",")}
+        length = _length(lengths, encodings, int(status), has_no_body)
+        keeps_alive = b"close" not in tokens if minor == b"1" else b"keep-alive" in tokens
+        return cls(int(status), reason or b"", tuple(headers), length, bool(encodings) and length is None, keeps_alive)
+
+
+def _length(lengths: set[bytes], encodings: list[bytes], status: int, has_no_body: bool) -> int | None:
+    """RFC 9112, section 6.3, less every case that two readers could take differently."""
+    if encodings and (encodings != [b"chunked"] or lengths):
+        raise Malformed("bad Transfer-Encoding, or Content-Length beside it")
+    if len(lengths) > 1 or not all(_LENGTH.fullmatch(length) for length in lengths):
+        raise Malformed("bad Content-Length")
+    if has_no_body or status < 200 or status in (204, 304):
+        return 0
+    return int(next(iter(lengths))) if lengths else None
+
+
+class Chunks:
+    """Follows the framing of a chunked body through its pieces, without copying the body. Raises Malformed."""
+
+    __slots__ = ("_crlf", "_in_trailers", "_left", "_line", "_trailers", "is_complete")
+
+    def __init__(self) -> None:
+        self.is_complete = False
+        self._left = 0  # payload bytes of the current chunk that are still to come
+        self._crlf = b""  # what has to follow it
+        self._line = b""  # a size or trailer line that is not complete yet
+        self._in_trailers = False
+        self._trailers = 0
+
+    def feed(self, data: bytes, payload: list[bytes] | None = None) -> int:
+        """Go through *data*; gives how many bytes of it belong to this body. Payload is appended to *payload*, if given."""
+        at, end = 0, len(data)
+        while at < end and not self.is_complete:
+            if self._left:
+                step = min(self._left, end - at)
+                if payload is not None:
+                    payload.append(data[at : at + step])
+                self._left -= step
+                at += step
+                if not self._left:
+                    self._crlf = b"\r\n"
+            elif self._crlf:
+                step = min(len(self._crlf), end - at)
+                if data[at : at + step] != self._crlf[:step]:
+                    raise Malformed("a chunk is longer than it said")
+                self._crlf = self._crlf[step:]
+                at += step
+            else:
+                found = data.find(b"\n", at) + 1 or end
+                self._line += data[at:found]
+                at = found
+                if len(self._line) > MAX_LINE:
+                    raise Malformed("a chunk's size line is too long")
+                if self._line.endswith(b"\n"):
+                    line, self._line = self._line, b""
+                    self._take(line)
+        return at
+
+    def _take(self, line: bytes) -> None:
+        if self._in_trailers:
+            self._trailers += len(line)
+            if line == b"\r\n":
+                self.is_complete = True
+            elif not _HEADER.fullmatch(line.removesuffix(b"\r\n")) or self._trailers > MAX_TRAILERS:
+                raise Malformed("bad trailers")
+            return
+        size = _CHUNK_SIZE.fullmatch(line)
+        if size is None:
+            raise Malformed("bad chunk size")
+        self._left = int(size[1], 16)
+        self._in_trailers = self._left == 0
