@@ -22,13 +22,14 @@ from llamactl_py.auth.keys import KeyRing, management_key
 from llamactl_py.config import paths
 from llamactl_py.config.settings import Settings
 from llamactl_py.ground import clock
-from llamactl_py.ground.errors import BadConfiguration, DaemonRefused, LlamactlError, StorageFailed
+from llamactl_py.ground.errors import BadConfiguration, DaemonRefused, LlamactlError, ShuttingDown, StorageFailed
+from llamactl_py.ground.ticket import Ticket
 from llamactl_py.instances.command import Workshop
 from llamactl_py.instances.fleet import Fleet
 from llamactl_py.instances.ports import Ports
 from llamactl_py.instances.state import AT_REST
 from llamactl_py.launchers.local import LocalLauncher
-from llamactl_py.proxy.relay import new_session
+from llamactl_py.proxy.upstream import Pool
 from llamactl_py.scheduler.dispatcher import Dispatcher
 from llamactl_py.services import Services
 from llamactl_py.storage.database import Database
@@ -115,19 +116,21 @@ async def _alive(
     launcher = LocalLauncher(
         settings.data_dir, clock.now, int(instances.log_rotation_max_size * 1e6), instances.log_rotation_backups
     )
-    swept = await _sweep(launcher, tickets)
+    left = await tickets.all()
+    swept = await _sweep(launcher, left)
     workshop = Workshop(settings, launcher, tickets, Ports(*instances.port_range, exclude=(port,)), environ)
     store = InstanceStore(database, clock.now)
     fleet = Fleet(store, workshop, clock.now)
     keys = KeyRing(KeyStore(database, clock.now), clock.now, (key, *settings.auth.management_keys))
     await keys.load()
-    to_resume = await fleet.load()
+    to_resume = [name for name in {*await fleet.load(), *(ticket.instance for ticket in left)} if _is_to_resume(fleet, name)]
+    await store.mark_resume(to_resume)  # before the tickets that say so are forgotten
+    for ticket in left:
+        await tickets.remove(ticket.token)
     dispatcher = Dispatcher(fleet, instances)
-    async with (
-        new_session(settings.server.connect_timeout, settings.server.response_timeout) as session,
-        asyncio.TaskGroup() as tasks,
-    ):
-        services = Services(settings, fleet, dispatcher, keys, session, clock.now, webui_folder())
+    pool = Pool(settings.server.connect_timeout)
+    async with asyncio.TaskGroup() as tasks:
+        services = Services(settings, fleet, dispatcher, keys, pool, clock.now, webui_folder())
         runner = web.AppRunner(
             build_app(services),
             handler_cancellation=True,
@@ -142,44 +145,53 @@ async def _alive(
         await web.SockSite(runner, listener, backlog=1024).start()
         url = f"http://{_for_url(settings.server.host)}:{port}"
         _write_address(settings.data_dir, url)
-        tasks.create_task(_resume(dispatcher, fleet, to_resume))
+        tasks.create_task(_resume(dispatcher, fleet, store, to_resume))
         try:
             yield Running(url, key, is_new, settings.data_dir / paths.MANAGEMENT_KEY, services, tuple(swept))
         finally:
-            await _shut_down(services, store, runner, listener)
+            await _shut_down(services, store, runner, to_resume)
+            pool.close()
             (settings.data_dir / paths.ADDRESS).unlink(missing_ok=True)
             for worker in workers:
                 worker.cancel()
 
 
-async def _shut_down(services: Services, store: InstanceStore, runner: web.AppRunner, listener: socket.socket) -> None:
+async def _shut_down(services: Services, store: InstanceStore, runner: web.AppRunner, still_to_resume: list[str]) -> None:
     """New connections are refused, who waits is told, requests in flight may finish, every instance is stopped, all at once."""
+    up = [i.name for i in services.fleet if i.state not in AT_REST and i.options.auto_restart]
     with suppress(StorageFailed):  # then the next daemon starts them on demand instead
-        await store.mark_resume([i.name for i in services.fleet if i.state not in AT_REST and i.options.auto_restart])
+        await store.mark_resume({*up, *still_to_resume})
     for site in list(runner.sites):
         await site.stop()
     await services.dispatcher.close(services.settings.server.shutdown_timeout)
     await runner.cleanup()
 
 
-async def _sweep(launcher: LocalLauncher, tickets: TicketStore) -> list[int]:
+async def _sweep(launcher: LocalLauncher, left: list[Ticket]) -> list[int]:
     """Settle what an earlier daemon left: before a port is used, none of its processes may be there any more."""
-    left = await tickets.all()
     swept = await launcher.sweep(left)
     if swept:
         log.warning("an earlier daemon ended without stopping its backends; killed what was left: %s", swept)
-    for ticket in left:
-        await tickets.remove(ticket.token)
     return swept
 
 
-async def _resume(dispatcher: Dispatcher, fleet: Fleet, names: list[str]) -> None:
-    """Bring up what was up when the last daemon ended, as far as there is room."""
-    for name in names:
+def _is_to_resume(fleet: Fleet, name: str) -> bool:
+    """Does that instance still exist, and may it start by itself?"""
+    return any(instance.name == name and instance.options.auto_restart for instance in fleet)
+
+
+async def _resume(dispatcher: Dispatcher, fleet: Fleet, store: InstanceStore, names: list[str]) -> None:
+    """Bring up what was up when the last daemon ended, as far as there is room; *names* gets shorter with each."""
+    while names:
         try:
-            await dispatcher.start(fleet.get(name))
+            await dispatcher.start(fleet.get(names[0]))
+        except ShuttingDown:
+            return  # what is left is the next daemon's
         except LlamactlError as error:
-            log.warning("%s was running before and is not started again: %s", name, error)
+            log.warning("%s was running before and is not started again: %s", names[0], error)
+        names.pop(0)
+    with suppress(StorageFailed):  # then they are started once more by the next daemon
+        await store.mark_resume(())
 
 
 def webui_folder() -> Path:
@@ -221,8 +233,9 @@ def listen(settings: Settings) -> socket.socket:
         except OSError:
             listener.close()
             raise
-    except OSError as error:
-        raise DaemonRefused(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --host and --port") from None
+    except (OSError, UnicodeError) as error:  # the latter: a name that no domain name can be
+        why = getattr(error, "strerror", None) or error
+        raise DaemonRefused(f"cannot listen on {host}:{port}: {why}; choose another with --host and --port") from None
     listener.setblocking(False)
     return listener
 

@@ -103,15 +103,15 @@ async def get_logs(services: Services, request: web.Request) -> web.StreamRespon
     instance = _named(services, request)
     lines = whole_number(request, "lines", 0, -MAX_LINES, MAX_LINES)
     follow = flag(request, "follow")
-    file = services.log_file(instance.name)
-    end = await asyncio.to_thread(_size, file)
-    text = "\n".join(await asyncio.to_thread(services.log_lines, instance.name, lines if lines > 0 else MAX_LINES))
-    if not follow:
+    # What is followed goes on exactly where the text before it ends: no line is told twice, or cut in two.
+    end = await asyncio.to_thread(services.log_end, instance.name) if follow else None
+    text = "\n".join(await asyncio.to_thread(services.log_lines, instance.name, lines if lines > 0 else MAX_LINES, end))
+    if end is None:
         return web.Response(text=text, content_type="text/plain")
     response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"})
     await response.prepare(request)
     await response.write(f"{text}\n".encode() if text else b"")
-    async for part in _growth(file, end):
+    async for part in _growth(services.log_file(instance.name), end):
         await response.write(part)
     return response
 
@@ -137,7 +137,7 @@ async def pass_on(
     """Lease *instance* and relay. Raises what `Dispatcher.lease` does, and BackendFailed with the last words of the backend."""
     async with services.dispatcher.lease(instance, may_start=may_start, counts_as_use=counts_as_use) as target:
         try:
-            return await relay(services.session, request, target, path, body)
+            return await relay(services.pool, request, target, path, body, services.settings.server.response_timeout)
         except BackendFailed as failure:
             said = telling_line(await asyncio.to_thread(services.log_lines, instance.name, 10))
             raise BackendFailed(f"instance {instance.name!r} {failure}" + (f"; its log says: {said}" if said else "")) from None
@@ -163,10 +163,6 @@ def _read_from(file: Path, position: int) -> tuple[bytes, int]:
             return part, position + len(part)
     except FileNotFoundError:
         return b"", 0
-
-
-def _size(file: Path) -> int:
-    return file.stat().st_size if file.exists() else 0
 
 
 def _named(services: Services, request: web.Request) -> Instance:

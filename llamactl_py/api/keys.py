@@ -19,7 +19,9 @@ class NewKey(Frozen):
     """What a new inference key is to be."""
 
     name: KeyName = Field(description="Who or what it is for.")
-    expires_at: int | None = Field(default=None, description="Unix seconds; without it the key does not expire.")
+    expires_at: int | None = Field(
+        default=None, le=253_402_300_799, description="Unix seconds, to the year 9999; without it the key does not expire."
+    )
 
 
 async def list_keys(services: Services, request: web.Request) -> list[KeyView]:

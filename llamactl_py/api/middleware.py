@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
-from yarl import URL
 
 from llamactl_py.api import problems
 from llamactl_py.api.route import SERVICES, Route
@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 
 Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ROUTE_OF: web.AppKey[dict[Next, Route]] = web.AppKey("route_of", dict)
+
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
+"""A Host header: an address or a name, and a port. Nothing that one reader might take for the host and another might not."""
 
 
 @web.middleware
@@ -65,13 +68,12 @@ async def refuse_strangers(request: web.Request, handler: Next) -> web.StreamRes
 
 def names_us(host: str, server: Server) -> bool:
     """Is *host* (a Host header) an address, a loopback name, our listen address, or one of the allowed names?"""
-    try:
-        name = (URL(f"http://{host}").host or "").rstrip(".")
-    except ValueError:
+    match = _HOST.fullmatch(host)
+    if match is None:
         return False
-    if "@" in host or "/" in host:
-        return False
-    return name == "localhost" or name == server.host or name in server.allowed_hosts or _is_address(name)
+    name = (match[1] or match[2]).removesuffix(".").casefold()
+    ours = ("localhost", server.host, *server.allowed_hosts)
+    return any(name == known.casefold() for known in ours) or _is_address(name)
 
 
 def _is_address(name: str) -> bool:

@@ -121,6 +121,6 @@ def whole_number(request: web.Request, name: str, default: int, least: int, most
     text = request.query.get(name, "")
     if not text:
         return default
-    if not re.fullmatch(r"-?\d{1,12}", text) or not least <= int(text) <= most:
+    if not re.fullmatch(r"-?[0-9]{1,12}", text) or not least <= int(text) <= most:
         raise Invalid([Problem(name, f"{text[:40]!r} is not a whole number from {least} to {most}")])
     return int(text)

@@ -49,8 +49,12 @@ async def get_page(services: Services, request: web.Request) -> web.StreamRespon
 async def get_asset(services: Services, request: web.Request) -> web.StreamResponse:
     """Give a file that the web page uses."""
     folder = services.webui.resolve()
-    file = (folder / request.match_info["file"]).resolve()
-    if not file.is_relative_to(folder) or not file.is_file():
+    try:
+        file = (folder / request.match_info["file"]).resolve()
+        is_there = file.is_relative_to(folder) and file.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        is_there = False
+    if not is_there:
         raise web.HTTPNotFound
     return web.FileResponse(file, headers=PAGE_HEADERS)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from llamactl_py.auth.policy import Caller
 from llamactl_py.ground.clock import Now
 from llamactl_py.ground.errors import DaemonRefused, NotFound
+from llamactl_py.ground.waiting import to_its_end
 from llamactl_py.storage.keys import KeyRow, KeyStore
 
 MANAGEMENT_PREFIX = "llamactl-mgmt-"
@@ -19,10 +21,11 @@ INFERENCE_PREFIX = "llamactl-"
 SHOWN = len(INFERENCE_PREFIX) + 4
 """Characters of a key that are kept and shown, so that people can tell keys apart."""
 LONGEST = 512
+_USABLE = re.compile(rf"[\x21-\x7e]{{{len(MANAGEMENT_PREFIX) + 16},{LONGEST}}}")
 
 
 def digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
 class KeyRing:
@@ -52,14 +55,20 @@ class KeyRing:
         return Caller(row.name, is_manager=False)
 
     async def create(self, name: str, expires_at: int | None) -> tuple[KeyRow, str]:
-        """A new inference key: its row, and the key itself, which is not kept anywhere."""
+        """A new inference key: its row, and the key itself, which is not kept anywhere. Raises StorageFailed."""
+        return await to_its_end(self._create(name, expires_at))
+
+    async def _create(self, name: str, expires_at: int | None) -> tuple[KeyRow, str]:
         key = INFERENCE_PREFIX + secrets.token_hex(32)
         row = await self._store.add(name, digest(key), key[:SHOWN], expires_at)
         self._rows[row.digest] = row
         return row, key
 
     async def remove(self, id_: int) -> None:
-        """Raises NotFound. The key is refused from the moment this returns."""
+        """Raises NotFound, StorageFailed. The key is refused from the moment this returns, or is cancelled."""
+        await to_its_end(self._remove(id_))
+
+    async def _remove(self, id_: int) -> None:
         await self._store.remove(id_)
         self._rows = {hashed: row for hashed, row in self._rows.items() if row.id != id_}
 
@@ -82,7 +91,7 @@ def management_key(file: Path) -> tuple[str, bool]:
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except FileExistsError:
             key = file.read_text("ascii").strip()
-            if len(key) < len(MANAGEMENT_PREFIX) + 16:
+            if not _USABLE.fullmatch(key):
                 raise DaemonRefused(f"{file} holds no usable management key; delete it to have a new one made") from None
             if file.stat().st_mode & 0o077:
                 file.chmod(0o600)

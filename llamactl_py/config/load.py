@@ -6,6 +6,7 @@ half understood its configuration would run on defaults that nobody chose.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,14 @@ from llamactl_py.config.settings import Settings
 from llamactl_py.ground.errors import BadConfiguration, Invalid, Problem, nearest
 from llamactl_py.ground.validation import kind, parse
 
-MAX_FILE_BYTES = 1_000_000
+MAX_FILE_BYTES = 65_536
+MAX_DEPTH = 20
+"""Settings nest 4 deep; YAML's scanner takes time with the square of the depth."""
+
+_OPENING = (yaml.BlockMappingStartToken, yaml.BlockSequenceStartToken, yaml.FlowMappingStartToken, yaml.FlowSequenceStartToken)
+_CLOSING = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
+_INT = "tag:yaml.org,2002:int"
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
 def load(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> Settings:
@@ -87,7 +95,10 @@ def _from_text(name: str, text: str) -> object:
 def _put(tree: dict[str, Any], name: str, value: object) -> None:
     *parents, last = name.split(".")
     for parent in parents:
-        tree = tree.setdefault(parent, {})
+        below = tree.setdefault(parent, {})
+        if not isinstance(below, dict):
+            return  # the file is wrong there, which `parse` will tell
+        tree = below
     tree[last] = value
 
 
@@ -99,7 +110,11 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
         if len(data) > MAX_FILE_BYTES:
             raise BadConfiguration(f"{file}: is over {MAX_FILE_BYTES} bytes; that is no configuration file")
         text = data.decode("utf-8-sig")
+        depth = 0
         for token in yaml.scan(text):
+            depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+            if depth > MAX_DEPTH:
+                raise BadConfiguration(f"{file}:{token.start_mark.line + 1}: is nested too deeply")
             if isinstance(token, yaml.AliasToken):  # a few nested ones expand to gigabytes
                 raise BadConfiguration(
                     f"{file}:{token.start_mark.line + 1}: YAML aliases (*{token.value}) are not supported; write the value out"
@@ -109,16 +124,17 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
         raise BadConfiguration(f"{file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise BadConfiguration(f"{file}: is not UTF-8 text") from None
+    except yaml.reader.ReaderError as error:
+        at = text.count("\n", 0, error.position) + 1
+        raise BadConfiguration(f"{file}:{at}: holds U+{error.character:04X}, a character that YAML does not allow") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise BadConfiguration(f"{file}{line}: is not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    except RecursionError:
-        raise BadConfiguration(f"{file}: is nested too deeply") from None
-    if node is None:
-        return {}, {}
     lines: dict[str, int] = {}
-    tree = _plain(node, "", lines, file)
+    tree = _plain(node, "", lines, file) if node else None
+    if tree is None:
+        return {}, {}
     if not isinstance(tree, dict):
         raise BadConfiguration(f"{file}:1: expected settings by name, got {kind(tree)}")
     return tree, lines
@@ -126,12 +142,17 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
 
 def _plain(node: yaml.Node, path: str, lines: dict[str, int], file: Path) -> Any:
     """A YAML node as plain values, noting lines and refusing duplicate keys: one of the two would be lost silently."""
-    lines.setdefault(path, node.start_mark.line + 1)
+    here = node.start_mark.line + 1
+    lines.setdefault(path, here)
+    if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS:
+        raise BadConfiguration(f"{file}:{here}: {path}: YAML tags ({node.tag.rpartition(':')[2]}) are not supported")
     if isinstance(node, yaml.MappingNode):
         tree: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = str(key_node.value)
             line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode) or not key_node.value or not key_node.value.isprintable():
+                raise BadConfiguration(f"{file}:{line}: a name is expected before the colon")
+            key = str(key_node.value)
             if key in tree:
                 raise BadConfiguration(f"{file}:{line}: {key} is given twice")
             below = f"{path}.{key}" if path else key
@@ -142,6 +163,12 @@ def _plain(node: yaml.Node, path: str, lines: dict[str, int], file: Path) -> Any
         return [_plain(item, f"{path}.{i}", lines, file) for i, item in enumerate(node.value)]
     loader = yaml.SafeLoader("")
     try:
+        node.value.encode()  # "\ud800" is half a character, which nobody could even print
+        if node.tag == _INT and not re.fullmatch(r"[-+]?(0|[1-9][0-9_]{0,30})", node.value):
+            raise ValueError("YAML would read 010 as 8 and 1:30 as 90")
         return loader.construct_object(node)
+    except (ValueError, LookupError, AttributeError, yaml.YAMLError):
+        what = "a plain decimal number" if node.tag == _INT else node.tag.rpartition(":")[2]
+        raise BadConfiguration(f"{file}:{here}: {path}: cannot be read as {what}; put it into quotes if text is meant") from None
     finally:
         loader.dispose()

@@ -20,8 +20,10 @@ def default_data_dir() -> Path:
 
 
 def private_directory(path: Path) -> Path:
-    """Make *path* (and its parents) readable by its owner alone, whatever the umask; gives it back. Raises OSError."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make *path* readable by its owner alone, as are parents made for it, whatever the umask; gives it back. Raises OSError."""
+    for missing in reversed([folder for folder in path.parents if not folder.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)  # one by one: `parents=True` gives the upper ones the umask's mode
+    path.mkdir(mode=0o700, exist_ok=True)
     if path.stat().st_mode & 0o077 and path.stat().st_uid == os.getuid():
         path.chmod(0o700)
     return path

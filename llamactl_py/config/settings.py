@@ -6,10 +6,12 @@ line in apidocs/configuration.md (a test asks for it).
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from llamactl_py.config import paths
 from llamactl_py.ground.durations import Minutes, Seconds
@@ -17,6 +19,18 @@ from llamactl_py.ground.validation import Frozen
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 ListenPort = Annotated[int, Field(ge=0, le=65535)]
+
+
+def _local_path(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if not value.strip() or b"\0" in os.fsencode(value):
+        raise ValueError("is empty or holds a NUL character")
+    return os.path.expanduser(value)  # noqa: PTH111 Path's raises on ~nobody
+
+
+LocalPath = Annotated[Path, BeforeValidator(_local_path)]
+"""A path of this machine; ~ is the home directory."""
 
 
 def setting(default: Any, env: str | None, description: str, **rules: Any) -> Any:
@@ -144,19 +158,22 @@ class Instances(Frozen):
         "LLAMACTL_DEFAULT_IDLE_TIMEOUT",
         "Stop an instance that had no request for this long; 0 means never, and never evicted.",
     )
-    logs_dir: Path | None = setting(None, "LLAMACTL_LOGS_DIR", "Where backends' logs are written; unset means logs in data_dir.")
+    logs_dir: LocalPath | None = setting(
+        None, "LLAMACTL_LOGS_DIR", "Where backends' logs are written; unset means logs in data_dir."
+    )
     log_rotation_max_size: float = setting(
-        100, "LLAMACTL_LOG_ROTATION_MAX_SIZE", "Size in megabytes at which a log is rotated; 0 means never.", ge=0
+        100, "LLAMACTL_LOG_ROTATION_MAX_SIZE", "Size in megabytes at which a log is rotated; 0 means never.", ge=0, le=1e6
     )
     log_rotation_backups: int = setting(
         3, "LLAMACTL_LOG_ROTATION_BACKUPS", "How many rotated logs are kept for each instance.", ge=0, le=100
     )
 
-    @model_validator(mode="after")
-    def _ascending(self) -> Self:
-        if self.port_range[0] > self.port_range[1]:
-            raise ValueError(f"port_range {list(self.port_range)} must be ascending")
-        return self
+    @field_validator("port_range")
+    @classmethod
+    def _ascending(cls, port_range: tuple[int, int]) -> tuple[int, int]:
+        if port_range[0] > port_range[1]:
+            raise ValueError(f"{list(port_range)} must be ascending")
+        return port_range
 
 
 class Auth(Frozen):
@@ -168,18 +185,24 @@ class Auth(Frozen):
         (), "LLAMACTL_MANAGEMENT_KEYS", "Management keys, beside the one in the data directory; each needs 16 characters or more."
     )
 
-    @model_validator(mode="after")
-    def _long_enough(self) -> Self:
-        if any(len(key) < 16 for key in self.management_keys):
-            raise ValueError("management_keys: each key needs at least 16 characters; make one with: openssl rand -hex 32")
-        return self
+    @field_validator("management_keys", mode="before")
+    @classmethod
+    def _usable(cls, keys: Any) -> Any:
+        """Before anything else looks at them: its message would show the value."""
+        if not isinstance(keys, list | tuple) or not all(
+            isinstance(k, str) and re.fullmatch(r"[\x21-\x7e]{16,512}", k) for k in keys
+        ):
+            raise ValueError(
+                "takes a list of keys, each of 16 to 512 visible ASCII characters; make one with: openssl rand -hex 32"
+            )
+        return keys
 
 
 class Settings(Frozen):
     """The whole tree."""
 
     server: Server = Field(default=Server(), description="The front door.")
-    data_dir: Path = setting(None, "LLAMACTL_DATA_DIRECTORY", "Where the database, the management key and logs live.")
+    data_dir: LocalPath = setting(None, "LLAMACTL_DATA_DIRECTORY", "Where the database, the management key and logs live.")
     backends: Backends = Field(default=Backends(), description="How each kind of server is run.")
     instances: Instances = Field(default=Instances(), description="Limits of the fleet and defaults of instances.")
     auth: Auth = Field(default=Auth(), description="Who may ask.")

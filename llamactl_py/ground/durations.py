@@ -8,14 +8,15 @@ where it is whole in the field's unit, else as a string.
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 LONGEST = 365 * 86400.0
-_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|[smhd])")
-_WHOLE = re.compile(r"(?:\d+(?:\.\d+)?\s*(?:ms|[smhd])\s*)+")
+_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|[smhd])", re.ASCII)
+_WHOLE = re.compile(r"(?:\d+(?:\.\d+)?\s*(?:ms|[smhd])\s*)+", re.ASCII)
 
 
 def parse(value: object, unit: float) -> float:
@@ -25,24 +26,25 @@ def parse(value: object, unit: float) -> float:
     if isinstance(value, str):
         text = value.strip().lower()
         if _WHOLE.fullmatch(text):
-            seconds = sum(float(number) * UNITS[u] for number, u in _PART.findall(text))
-        elif re.fullmatch(r"\d+(\.\d+)?", text):
+            seconds = sum(float(number) * UNITS[u] if u != "ms" else float(number) / 1000 for number, u in _PART.findall(text))
+        elif re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
             seconds = float(text) * unit
         else:
             raise ValueError(f"{value!r} is not a duration; write a number or a string such as '90s', '15m', '2h'")
     else:
-        seconds = float(value) * unit
+        seconds = float(value) * unit if abs(value) <= LONGEST else float("inf")  # a huge int has no float
     if not 0 <= seconds <= LONGEST:
         raise ValueError(f"{value!r} is out of range: a duration is 0 to 365 days")
     return seconds
 
 
 def show(seconds: float) -> str:
-    """*seconds* in its largest whole unit: 5400 -> '90m', 0.5 -> '500ms', 0 -> '0s'."""
+    """*seconds* in its largest whole unit: 5400 -> '90m', 0.5 -> '500ms', 0 -> '0s'. `parse` gives exactly *seconds* back."""
     for name in ("d", "h", "m", "s"):
         if seconds and seconds % UNITS[name] == 0:
             return f"{seconds / UNITS[name]:.0f}{name}"
-    return f"{seconds * 1000:g}ms" if seconds else "0s"
+    milliseconds = round(seconds * 1000)
+    return f"{milliseconds}ms" if seconds and milliseconds / 1000 == seconds else f"{Decimal(repr(seconds)).normalize():f}s"
 
 
 def _annotate(unit: float, unit_name: str) -> tuple[BeforeValidator, PlainSerializer, WithJsonSchema]:

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from llamactl_py.ground.errors import Invalid, Problem, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
+
+_NO_FIELD = re.compile(r"\[key\]|constrained-str|tuple\[.+\]")
+"""What pydantic puts into a path beside fields: that a name is meant and not its value, and which kind of a union it tried."""
 
 
 class Frozen(BaseModel):
     """Base of everything parsed at the edge: change is replacement, unknown keys are errors, no type is guessed at."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False, hide_input_in_errors=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation in (int, float):
+            raise ValueError(f"takes a number, got {str(value).lower()}")
+        return value
 
 
 def parse(model: type[Model], raw: object, prefix: str = "") -> Model:
@@ -31,7 +42,8 @@ def parse(model: type[Model], raw: object, prefix: str = "") -> Model:
 def problems(error: ValidationError, model: type[BaseModel], prefix: str = "") -> Iterator[Problem]:
     """One Problem for each of pydantic's errors."""
     for detail in error.errors(include_url=False):
-        where = ".".join([*([prefix] if prefix else []), *map(str, detail["loc"])])
+        steps = (str(step) for step in detail["loc"] if not _NO_FIELD.fullmatch(str(step)))
+        where = ".".join([*([prefix] if prefix else []), *steps])
         yield Problem(where, _explain(detail, model))
 
 
@@ -41,6 +53,8 @@ def _explain(detail: Any, model: type[BaseModel]) -> str:
             return f"unknown key{nearest(str(detail['loc'][-1]), _known_keys(model, detail['loc'][:-1]))}"
         case "missing":
             return "is required"
+        case "tuple_type":
+            return f"expected a list, got {kind(detail['input'])}"
         case "value_error":
             return str(detail["ctx"]["error"])
         case _:

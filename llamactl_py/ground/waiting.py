@@ -60,6 +60,16 @@ async def first_of(**things: Coroutine[Any, Any, object]) -> dict[str, object]:
     return {name: task.result() for name, task in tasks.items() if task in done}
 
 
+async def to_its_end(thing: Coroutine[Any, Any, T]) -> T:
+    """Await *thing*. A caller that is cancelled meanwhile leaves when it is done, and not in the middle of it."""
+    task = asyncio.ensure_future(thing)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
 async def within(seconds: float, thing: Awaitable[object]) -> bool:
     """Await *thing* for at most *seconds*; True when it finished in time, False when time was up (it is cancelled)."""
     try:

@@ -77,17 +77,25 @@ class Workshop:
         program = executable(self.words(kind, options), environment.get("PATH", os.defpath), kind)
         port = self.ports.take()
         api_key = secrets.token_urlsafe(32) if kind.has_api_key else None
+        recorded: list[Ticket] = []
+
+        async def record(ticket: Ticket) -> None:
+            recorded.append(ticket)
+            await self.tickets.add(ticket)
+
         try:
             line = kind.command_line(
                 options.backend_options, command=program, name=name, host=LOOPBACK, port=port, api_key=api_key
             )
             command = Command(name, line.argv, {**environment, **line.environment}, self.log_file(name), port)
-            handle = await self.launcher.launch(command, self.tickets.add)
+            handle = await self.launcher.launch(command, record)
         except BaseException:
             self.ports.give_back(port)
+            for ticket in recorded:
+                await self.settled(ticket)
             raise
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        target = Target(name, LOOPBACK, port, headers)
+        target = Target(name, LOOPBACK, port, headers, kind.resting_connections)
         return Launch(handle, Path(program[0]).name, port, target, kind.health_path, kind.stop.repeat_term_after)
 
     async def settled(self, ticket: Ticket) -> None:
@@ -132,5 +140,5 @@ def executable(words: tuple[str, ...], search: str, kind: Backend) -> tuple[str,
 def refuse_missing_model(kind: Backend, options: InstanceOptions) -> None:
     """A model path that does not exist is known before any start: some servers never exit on it (mlx_lm.server does not)."""
     path = kind.model_path(options.backend_options)
-    if path and not Path(path).expanduser().exists():
-        raise StartFailed(f"model {path!r} does not exist")
+    if path and not os.path.exists(os.path.expanduser(path)):  # noqa: PTH110, PTH111 Path's raise on ~nobody and long names
+        raise StartFailed(f"model {path!r} does not exist, or may not be read")

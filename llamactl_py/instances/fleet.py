@@ -1,4 +1,8 @@
-"""All instances: created, changed and deleted here, each with its owner task. Stored first, then acted on."""
+"""All instances: created, changed and deleted here, each with its owner task. Stored first, then acted on.
+
+A transaction that was begun cannot be called back. So a client that leaves meanwhile does not stop what follows from it:
+store and fleet would tell different things until the next start of the daemon.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from dataclasses import dataclass, field
 from llamactl_py.backends import backend
 from llamactl_py.ground.clock import Now
 from llamactl_py.ground.errors import Invalid, LimitReached, NameTaken, NotFound, nearest
+from llamactl_py.ground.waiting import to_its_end
 from llamactl_py.instances.command import Workshop
 from llamactl_py.instances.instance import Instance
 from llamactl_py.instances.options import InstanceOptions, parse_options, restore_options
@@ -41,6 +46,9 @@ class Fleet:
 
     def __iter__(self) -> Iterator[Instance]:
         return iter(self._instances.values())
+
+    def __contains__(self, instance: Instance) -> bool:
+        return self._instances.get(instance.name) is instance
 
     def __len__(self) -> int:
         return len(self._instances)
@@ -81,6 +89,9 @@ class Fleet:
     async def create(self, name: str, raw: object) -> tuple[Instance, tuple[str, ...]]:
         """Raises Invalid, NameTaken, LimitReached, StorageFailed; then nothing exists that did not before."""
         options, warnings = parse_options(raw, self.workshop.limits)
+        return await to_its_end(self._create(name, options)), warnings
+
+    async def _create(self, name: str, options: InstanceOptions) -> Instance:
         limit = self.workshop.limits.max_instances
         async with self._writing:
             if 0 <= limit <= len(self):
@@ -89,18 +100,21 @@ class Fleet:
             instance = self._add(await self.store.add(name, options.stored()), options)
         self._employ(instance)
         self._tell_reshaped()
-        return instance, warnings
+        return instance
 
     async def change(self, name: str, raw: object) -> tuple[Instance, tuple[str, ...]]:
         """Replace the options; one that is up keeps its old ones until it is restarted. Raises as `create`, and NotFound."""
         instance = self.get(name)
         options, warnings = parse_options(raw, self.workshop.limits, instance.options)
+        await to_its_end(self._change(instance, options))
+        return instance, warnings
+
+    async def _change(self, instance: Instance, options: InstanceOptions) -> None:
         async with self._writing:
-            self._refuse_taken(name, options)
-            await self.store.change(name, options.stored())
+            self._refuse_taken(instance.name, options)
+            await self.store.change(instance.name, options.stored())
             instance.options = options
         self._tell_reshaped()
-        return instance, warnings
 
     async def delete(self, name: str) -> None:
         """Forget one that is at rest and that nobody can claim (`Dispatcher.retiring`). Raises NotFound, StorageFailed."""
@@ -108,6 +122,9 @@ class Fleet:
         assert instance.state in AT_REST, instance
         # Out of the fleet before the await: nobody can start it while its row is being removed.
         self._instances.pop(name)
+        await to_its_end(self._forget(name, instance))
+
+    async def _forget(self, name: str, instance: Instance) -> None:
         try:
             await self.store.remove(name)
         except BaseException:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import ne
 
@@ -104,7 +104,7 @@ class Instance:
 
     def want_up(self) -> None:
         if not self._wish.value.up:
-            self._wish.set(Wish(True, self._wish.value.generation))
+            self._wish.set(replace(self._wish.value, up=True))
 
     def want_down(self, drain: float) -> None:
         self._wish.set(Wish(False, self._wish.value.generation, drain))
@@ -148,16 +148,17 @@ class Instance:
         while self._wish.value.up:
             wish = self._wish.value
             death = await self._serve_once(wish)
+            stolen_ports = stolen_ports + 1 if death and death.port_stolen else 0
             if death is None:
                 deaths.clear()
                 continue
-            if death.port_stolen and (stolen_ports := stolen_ports + 1) < PORT_ATTEMPTS:
+            if 0 < stolen_ports < PORT_ATTEMPTS:
                 log.info("%s: %s; trying another port", self.name, death.reason)
                 continue
             now = asyncio.get_running_loop().time()
             deaths.append(now)
             decision = GiveUp("") if death.final else decide(self._policy(), deaths, now)
-            if isinstance(decision, GiveUp) and self._wish.value.up:
+            if isinstance(decision, GiveUp) and self._wish.value == wish:
                 self._give_up(
                     f"{death.reason}; {decision.why}" if decision.why else death.reason, cool_down=not death.was_serving
                 )
@@ -166,9 +167,11 @@ class Instance:
                 self._become(State.BACKOFF)
             if isinstance(decision, Restart):
                 log.warning("%s: starting it again in %s", self.name, show(decision.after))
-                await within(decision.after, self._wish.until(partial(ne, wish)))
-                self.restarts += 1
-        if self.state is State.BACKOFF:
+                if not await within(decision.after, self._wish.until(partial(ne, wish))):
+                    self.restarts += 1
+        if self.state is State.STARTING:  # not wanted any more, between two ports
+            self._become(State.STOPPING)
+        if self.state in (State.BACKOFF, State.STOPPING):
             self._become(State.STOPPED)
 
     async def _serve_once(self, wish: Wish) -> Death | None:
@@ -183,7 +186,8 @@ class Instance:
         try:
             launch = await self._workshop.prepare(self.name, self.options)
         except LlamactlError as error:
-            return Death(str(error), final=not isinstance(error, StorageFailed))
+            self.reason = str(error)
+            return Death(self.reason, final=not isinstance(error, StorageFailed))
         self._handle, self.port, self.pid = launch.handle, launch.port, launch.handle.ticket.pid
         try:
             return await self._attend(launch, wish)
@@ -230,33 +234,43 @@ class Instance:
         self._become(State.READY)
 
     async def _bury(self, launch: Launch, when: str, death: Death | None = None, check_port: bool = False) -> Death:
-        """It died, or has to: nobody is sent there any more, then the rest of its tree is ended, then we say so."""
+        """It died, or has to (*death* says why): nobody is sent there any more, and what is left of its tree is ended."""
         self.target = None
-        if death is None and not check_port:
-            self._become(State.BACKOFF)  # at once: it counts as down while its orphans are still being ended
-        ended = await launch.handle.stop(grace=0.0)
+        if death is None:
+            self.last_exit = await launch.handle.exited()  # at once: it has ended
+            said = telling_line(self.last_exit.last_lines)
+            self.reason = f"{launch.program} {self.last_exit} {when}" + (f": {said}" if said else "")
+            if not check_port:
+                self._become(State.BACKOFF)  # now: it is down for everybody while its orphans are still being ended
+        self.last_exit = await launch.handle.stop(grace=0.0)
         await self._workshop.settled(launch.handle.ticket)
-        self.last_exit = ended
         if death is None:
             stolen = check_port and not launch.port_is_free()
-            said = telling_line(ended.last_lines)
-            death = Death(
-                f"{launch.program} {ended} {when}" + (f": {said}" if said else ""), port_stolen=stolen, was_serving=not check_port
-            )
+            return Death(self.reason, port_stolen=stolen, was_serving=not check_port)
         self.reason = death.reason
         return death
 
     async def _end(self, launch: Launch) -> None:
         """Stop on request: requests in flight may finish, then the tree is ended."""
         self._become(State.STOPPING)
-        wish = self._wish.value
-        if self.target and self.leases.value:
-            await within(wish.drain, first_of(drained=self.leases.until(lambda n: n == 0), hurried=self._hurried.wait()))
+        await self._drain()
         self.target = None
         grace = 0.0 if self._hurried.is_set() else (self.running_options or self.options).stop_timeout
         self.last_exit = await launch.handle.stop(grace, launch.repeat_term_after)
         await self._workshop.settled(launch.handle.ticket)
         self._become(State.STOPPED)
+
+    async def _drain(self) -> None:
+        """Let requests in flight finish. A newer wish may shorten the time that they have, never lengthen it."""
+        loop = asyncio.get_running_loop()
+        deadline = float("inf")
+        while self.target and self.leases.value and not self._hurried.is_set():
+            wish = self._wish.value
+            deadline = min(deadline, loop.time() + wish.drain)
+            drained, hurried = self.leases.until(lambda n: n == 0), self._hurried.wait()
+            changed = self._wish.until(partial(ne, wish))
+            if not await within(deadline - loop.time(), first_of(drained=drained, hurried=hurried, changed=changed)):
+                return
 
     def _give_up(self, reason: str, cool_down: bool = True) -> None:
         self.reason = reason

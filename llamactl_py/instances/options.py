@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints
 
 from llamactl_py.backends import BACKENDS, backend
 from llamactl_py.config.settings import Instances
-from llamactl_py.ground.durations import Minutes, Seconds
+from llamactl_py.ground.durations import Minutes, Seconds, show
 from llamactl_py.ground.errors import Invalid, Problem
 from llamactl_py.ground.names import GroupName, ModelName
 from llamactl_py.ground.validation import Frozen, parse
@@ -42,7 +42,7 @@ class InstanceOptions(Frozen):
     start_timeout: Seconds = Field(gt=0, description="Longest time from its start until it is ready (seconds).")
     stop_timeout: Seconds = Field(description="Time it may take to end after SIGTERM (seconds); then its whole tree is killed.")
     environment: dict[VariableName, VariableValue] = Field(default={}, description="Environment variables for its process.")
-    command_override: Word | tuple[Word, ...] | None = Field(
+    command_override: Word | Annotated[tuple[Word, ...], Field(min_length=1)] | None = Field(
         default=None, description="Executable to run instead of the backend's configured one: a path or name, or a list of words."
     )
     group: GroupName = Field(default="", description="Name of the group that it belongs to.")
@@ -90,9 +90,11 @@ def parse_options(
 def restore_options(text: str) -> InstanceOptions:
     """What `stored` wrote. Raises Invalid when it is not that (edited by hand, damaged)."""
     try:
-        return parse(InstanceOptions, json.loads(text))
-    except json.JSONDecodeError as error:
-        raise Invalid([Problem("options", f"stored options are not JSON: {error.msg}")]) from None
+        options = parse(InstanceOptions, json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise Invalid([Problem("options", f"stored options are not JSON: {error}")]) from None
+    backend(options.backend_type)
+    return options
 
 
 def _with_defaults(raw: Mapping[str, Any], defaults: Instances) -> dict[str, Any]:
@@ -100,11 +102,11 @@ def _with_defaults(raw: Mapping[str, Any], defaults: Instances) -> dict[str, Any
     return {
         "auto_restart": defaults.default_auto_restart,
         "max_restarts": defaults.default_max_restarts,
-        "restart_delay": f"{defaults.default_restart_delay}s",
+        "restart_delay": show(defaults.default_restart_delay),
         "on_demand_start": defaults.default_on_demand_start,
-        "idle_timeout": f"{defaults.default_idle_timeout}s",
-        "start_timeout": f"{defaults.default_start_timeout}s",
-        "stop_timeout": f"{defaults.default_stop_timeout}s",
+        "idle_timeout": show(defaults.default_idle_timeout),
+        "start_timeout": show(defaults.default_start_timeout),
+        "stop_timeout": show(defaults.default_stop_timeout),
         **given,
     }
 

@@ -46,15 +46,18 @@ def _pauses() -> Iterator[float]:
 
 
 async def probe(port: int, path: str) -> int | None:
-    """The status of `GET path` on that port; None when nobody answers in time, or not in HTTP."""
+    """The status of `GET path` on that port; 0 when somebody is there who gives none in time; None when nobody is there."""
     try:
         async with asyncio.timeout(PROBE_TIMEOUT):
             reader, writer = await asyncio.open_connection(LOOPBACK, port, limit=8192)
-            try:
-                writer.write(f"GET {path} HTTP/1.1\r\nHost: {LOOPBACK}:{port}\r\nConnection: close\r\n\r\n".encode("ascii"))
-                version, status, *_ = (await reader.readline()).split()
-            finally:
-                writer.close()
-    except (OSError, TimeoutError, ValueError):
+    except (OSError, TimeoutError):
         return None
-    return int(status) if version.startswith(b"HTTP/1.") and status.isdigit() else None
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT):
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: {LOOPBACK}:{port}\r\nConnection: close\r\n\r\n".encode("ascii"))
+            version, status, *_ = (await reader.readline()).split()
+    except (OSError, TimeoutError, ValueError):
+        return 0
+    finally:
+        writer.close()
+    return int(status) if version.startswith(b"HTTP/1.") and status.isdigit() else 0

@@ -25,11 +25,12 @@ class State(StrEnum):
 EDGES: dict[State, frozenset[State]] = {
     State.STOPPED: frozenset({State.STARTING, State.FAILED}),
     State.STARTING: frozenset({State.READY, State.STOPPING, State.BACKOFF, State.FAILED}),
-    State.READY: frozenset({State.STOPPING, State.BACKOFF}),
-    State.STOPPING: frozenset({State.STOPPED}),
+    State.READY: frozenset({State.STOPPING, State.BACKOFF, State.FAILED}),
+    State.STOPPING: frozenset({State.STOPPED, State.FAILED}),
     State.BACKOFF: frozenset({State.STARTING, State.STOPPED, State.FAILED}),
-    State.FAILED: frozenset({State.STARTING, State.STOPPED}),
+    State.FAILED: frozenset({State.STARTING}),
 }
+"""FAILED can be reached from everywhere: a defect of ours may show in any state, and ends there."""
 
 AT_REST = frozenset({State.STOPPED, State.FAILED})
 """States in which no process of the instance exists."""

@@ -69,14 +69,27 @@ def size(log: Path) -> int:
         return 0
 
 
-def tail(log: Path, lines: int, max_bytes: int, since: int = 0) -> list[str]:
-    """The last *lines* lines of *log*, reading at most *max_bytes* from its end and nothing before offset *since*.
+def end_of_last_line(log: Path, longest: int = 1 << 16) -> int:
+    """Offset behind the last whole line of *log* (of a line longer than *longest* bytes: where it ends now); 0 without a log."""
+    try:
+        with log.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            begin = file.seek(max(0, end - longest))
+            found = file.read(end - begin).rfind(b"\n")
+            return end if begin and found < 0 else begin + found + 1
+    except FileNotFoundError:
+        return 0
+
+
+def tail(log: Path, lines: int, max_bytes: int, since: int = 0, until: int | None = None) -> list[str]:
+    """The last *lines* lines of *log*, reading at most *max_bytes* from its end (or from *until*), nothing before *since*.
 
     Bytes that are no UTF-8 become replacement characters; a line longer than the limit is shown by its end.
     """
     try:
         with log.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
+            end = end if until is None else min(end, until)
             begin = max(end - max_bytes, since if since <= end else 0)  # it was rotated since: begin anew
             file.seek(begin)
             text = file.read(end - begin).decode("utf-8", "replace")
@@ -85,13 +98,13 @@ def tail(log: Path, lines: int, max_bytes: int, since: int = 0) -> list[str]:
     return list(deque(text.splitlines(), maxlen=lines))
 
 
-def tail_rotated(log: Path, lines: int, max_bytes: int) -> list[str]:
+def tail_rotated(log: Path, lines: int, max_bytes: int, until: int | None = None) -> list[str]:
     """Like `tail`, going on into the rotated files while lines and bytes are left."""
     found: list[str] = []
     for file in _newest_first(log):
         if len(found) >= lines or max_bytes <= 0:
             break
-        found = tail(file, lines - len(found), max_bytes) + found
+        found = tail(file, lines - len(found), max_bytes, until=until if file is log else None) + found
         max_bytes -= size(file)
     return found
 

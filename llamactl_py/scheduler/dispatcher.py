@@ -99,6 +99,8 @@ class Dispatcher:
             raise ShuttingDown("llamactl is shutting down")
         if claim.instance in self._retiring:
             raise NotFound(f"instance {claim.instance.name!r} is being deleted")
+        if claim.instance not in self._fleet:
+            raise NotFound(f"instance {claim.instance.name!r} was deleted")
         self._claims.append(claim)
         self._assign()
         try:
@@ -182,9 +184,10 @@ class Dispatcher:
         self._closed = True
         for claim in self._claims:
             claim.refuse(ShuttingDown("llamactl is shutting down"))
-        for instance in self._fleet:
+        up = list(self._fleet)  # some may be created or deleted while we wait; nobody can start them any more
+        for instance in up:
             instance.want_down(drain)
-        for instance in self._fleet:
+        for instance in up:
             await instance.down()
 
     # -- the rules --------------------------------------------------------------------------------------------------------
@@ -195,6 +198,7 @@ class Dispatcher:
         For each claim, one of three cases: its instance can take it; there is room, so the instance is wanted up; an idle
         one can leave, so that one is wanted down first. Otherwise the claim waits.
         """
+        verdict: Start | Evict | Wait | None = None  # one for all who are at rest, until it is acted on: the queue may be long
         for claim in list(self._claims):
             instance = claim.instance
             if claim.answer.done():
@@ -202,7 +206,7 @@ class Dispatcher:
             elif instance.state is State.FAILED and not claim.only_start and (left := instance.may_retry_at - self._time()) > 0:
                 self._answer(claim, _after(left, StartFailed(f"instance {instance.name!r} has failed: {instance.reason}")))
             elif instance.state in AT_REST and not instance.is_wanted:
-                self._make_room(claim)
+                verdict = self._make_room(claim, verdict or self._plan())
             elif claim.only_start and instance.is_wanted:
                 self._answer(claim, None)
             elif not claim.only_start and (target := self._grant(instance)):
@@ -212,9 +216,12 @@ class Dispatcher:
         for name in idle_for_too_long(self._seats(), self._time()):
             self._fleet.get(name).want_down(0.0)
 
-    def _make_room(self, claim: Claim) -> None:
-        others = [seat for seat in self._seats() if seat.name != claim.instance.name]
-        match plan(others, self._limits.max_running_instances, self._limits.enable_lru_eviction):
+    def _plan(self) -> Start | Evict | Wait:
+        return plan(self._seats(), self._limits.max_running_instances, self._limits.enable_lru_eviction)
+
+    def _make_room(self, claim: Claim, verdict: Start | Evict | Wait) -> Wait | None:
+        """Act on *verdict* for one that is at rest, so has no seat itself; gives it back if it holds for the next one too."""
+        match verdict:
             case Start():
                 claim.instance.want_up()
                 if claim.only_start:
@@ -226,6 +233,8 @@ class Dispatcher:
                 claim.waits_for = why
                 if claim.only_start and not is_coming:
                     self._answer(claim, _after(5.0, NoRoom(f"instance {claim.instance.name!r} cannot start: {why}")))
+                return verdict
+        return None
 
     def _answer(self, claim: Claim, answer: Target | LlamactlError | None) -> None:
         self._claims.remove(claim)
@@ -279,9 +288,11 @@ class Dispatcher:
 
 def _seat(instance: Instance, waiting: int) -> Seat:
     options = instance.running_options or instance.options
+    # One that is to end, for ever or for a restart, is as good as stopping, though its owner may not have acted yet.
+    is_ending = instance.state is State.READY and not instance.is_here_to_stay
     return Seat(
         instance.name,
-        instance.state,
+        State.STOPPING if is_ending else instance.state,
         instance.is_wanted,
         instance.leases.value,
         waiting,

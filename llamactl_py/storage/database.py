@@ -88,21 +88,31 @@ def _open(file: Path) -> sqlite3.Connection:
     try:
         file.touch(mode=0o600)
         connection = sqlite3.connect(file, check_same_thread=True)
-        for pragma in (
-            "journal_mode = WAL",
-            "synchronous = FULL",
-            "foreign_keys = ON",
-            "busy_timeout = 2000",
-            "trusted_schema = OFF",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-        _migrate(connection, file)
-    except (sqlite3.Error, OSError) as error:
+        try:
+            _prepare(connection, file)
+        except BaseException:
+            connection.close()
+            raise
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:  # the last: sqlite3 quotes what it found damaged
         raise DaemonRefused(
             f"{file} cannot be used: {error}. Nothing was changed. If it is damaged, move it away or restore a backup "
             f"(try: sqlite3 {file} .recover)"
         ) from None
     return connection
+
+
+def _prepare(connection: sqlite3.Connection, file: Path) -> None:
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "busy_timeout = 2000",
+        "trusted_schema = OFF",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+    if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+        raise sqlite3.DatabaseError(f"it is damaged ({found})")
+    _migrate(connection, file)
 
 
 def _migrate(connection: sqlite3.Connection, file: Path) -> None:
