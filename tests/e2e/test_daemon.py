@@ -148,6 +148,21 @@ def test_what_ran_when_the_daemon_ended_runs_again_with_the_next_one(tmp_path: P
         assert running.client.instance("down")["state"] == "stopped"
 
 
+def test_what_was_stopped_by_hand_stays_stopped_after_a_kill(tmp_path: Path) -> None:
+    with daemon(tmp_path) as running:
+        with_stub(running, "a")
+        assert words(running, "a")
+        assert running.end() == 0
+    with daemon(tmp_path) as running:
+        running.until("a", "ready")
+        running.client.stop("a")
+        running.process.kill()
+        running.process.wait()
+    with daemon(tmp_path) as running:
+        running.client.create("later", {"backend_type": "mlx_lm", "backend_options": {"model": "x"}})
+        assert running.client.instance("a")["state"] == "stopped"
+
+
 # ---- being killed
 
 
@@ -164,6 +179,7 @@ def test_a_killed_daemon_leaves_nothing_that_the_next_one_does_not_settle(tmp_pa
     with daemon(tmp_path) as running:
         assert not set(orphans) & set(of_tree(str(tmp_path)))
         assert "killed what was left" in running.log
+        running.until("a", "ready")  # what ran runs again
         assert words(running, "a")
         assert running.end() == 0
     assert of_tree(str(tmp_path)) == []

@@ -1,8 +1,8 @@
 """A whole daemon inside the test's own event loop: real processes, real SQLite, real HTTP, the stub as backend.
 
-    async with house(tmp_path) as h:
-        await h.create("a", stub="load-time=0.2")
-        answer = await h.chat("a")
+async with house(tmp_path) as h:
+    await h.create("a", stub="load-time=0.2")
+    answer = await h.chat("a")
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -26,6 +27,10 @@ from llamactl_py.ground.validation import parse
 STUB = Path(__file__).with_name("stubd.py")
 PORTS = (21000, 21999)
 """Below the ephemeral range, so that no outgoing connection of the tests takes them."""
+FIRST_PORT = PORTS[0] + os.getpid() % 900
+"""Two test runs at the same time do not try the same ports."""
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -62,7 +67,7 @@ class House:
         """(status, body) of a request with the management key; the body parsed where it is JSON."""
         async with self.session.request(method, self.url + path, **parameters) as answer:
             text = await answer.text()
-            return answer.status, json.loads(text) if answer.content_type == "application/json" else text
+            return answer.status, json.loads(text) if text and answer.content_type == "application/json" else text
 
     async def get(self, name: str) -> dict[str, Any]:
         status, body = await self.ask("GET", f"/api/v1/instances/{name}")
@@ -80,6 +85,44 @@ class House:
             while (found := await self.get(name))["state"] not in states:
                 await asyncio.sleep(0.01)
         return found
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """A bare connection to the daemon."""
+        address = urlsplit(self.url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=1 << 24)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def raw(self, data: bytes, timeout: float = 10.0) -> bytes:
+        """Everything that comes back for these very bytes, until the daemon closes or resets the connection."""
+        async with asyncio.timeout(timeout), self.connection() as (reader, writer):
+            writer.write(data)
+            parts: list[bytes] = []
+            with suppress(ConnectionError):
+                while part := await reader.read(1 << 16):
+                    parts.append(part)
+            return b"".join(parts)
+
+    def head(self, method: str, target: str, *headers: str) -> bytes:
+        """The head of a request with the management key, byte for byte as given; the connection ends with its answer."""
+        given = {header.partition(":")[0].lower() for header in headers}
+        usual = (f"Host: {urlsplit(self.url).netloc}", f"Authorization: Bearer {self.daemon.management_key}", "Connection: close")
+        lines = (
+            f"{method} {target} HTTP/1.1",
+            *(line for line in usual if line.partition(":")[0].lower() not in given),
+            *headers,
+        )
+        return "".join(f"{line}\r\n" for line in (*lines, "")).encode("latin-1")
+
+    async def recorded(self, name: str, count: int = 1) -> list[dict[str, Any]]:
+        """What the stub received, as soon as that are *count*: it notes a request when it is over, which we may see first."""
+        await eventually(lambda: len(self.requests(name)) >= count)
+        return self.requests(name)
 
     def pids(self, name: str) -> Path:
         return self.folder / f"{name}.pids"
@@ -103,7 +146,7 @@ async def house(folder: Path, **settings: Any) -> AsyncIterator[House]:
         **settings,
         "data_dir": str(folder / "data"),
         "server": {"port": 0, "shutdown_timeout": 3, **settings.get("server", {})},
-        "instances": {"port_range": PORTS, "drain_timeout": 5, **settings.get("instances", {})},
+        "instances": {"port_range": (FIRST_PORT, PORTS[1]), "drain_timeout": 5, **settings.get("instances", {})},
     }
     async with running(parse(Settings, tree), os.environ) as daemon:
         headers = {"Authorization": f"Bearer {daemon.management_key}"}
@@ -114,6 +157,14 @@ async def house(folder: Path, **settings: Any) -> AsyncIterator[House]:
 
 def _lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+async def eventually(condition: Callable[[], T], seconds: float = 10.0) -> T:
+    """What *condition* gives as soon as that is true."""
+    async with asyncio.timeout(seconds):
+        while not (found := condition()):
+            await asyncio.sleep(0.005)
+    return found
 
 
 def is_alive(pid: int) -> bool:

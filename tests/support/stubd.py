@@ -368,7 +368,8 @@ class Connection(asyncio.StreamReaderProtocol):
         body = json.dumps(content).encode()
         lie = self.stub.switches.fixed_length_lie and self.request.method == "POST"
         self.send_head(status, "Content-Type: application/json; charset=utf-8", f"Content-Length: {len(body) + 100 * lie}")
-        self.send(body)
+        if self.request.method != "HEAD":
+            self.send(body)
         return not lie
 
     def send_event(self, content: str) -> None:
@@ -557,7 +558,8 @@ class Stub:
 
     def bind(self) -> socket.socket:
         host = self.options.host
-        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named, or asyncio sets no TCP_NODELAY
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if self.switches.reuse_port:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

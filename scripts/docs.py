@@ -1,0 +1,244 @@
+#!/usr/bin/env python3
+"""Write the generated parts of apidocs/*.md in place: settings, instance options, backends, errors, routes, CLI help.
+
+A part stands between `<!-- generated: NAME -->` and `<!-- end: NAME -->`; everything around it is written by hand. With --check,
+only say whether all parts are current (exit 1 when one is not).
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import BaseModel
+
+from llamactl_py.api.problems import RETRY_AFTER, TABLE
+from llamactl_py.api.route import Route
+from llamactl_py.api.system import PAGES
+from llamactl_py.app import API
+from llamactl_py.backends import BACKENDS
+from llamactl_py.cli.main import cli
+from llamactl_py.config.settings import Backend, Settings
+from llamactl_py.ground.validation import parse
+from llamactl_py.instances.options import InstanceOptions, parse_options
+from llamactl_py.instances.state import EDGES, State, status_word
+
+FOLDER = Path(__file__).resolve().parent.parent / "apidocs"
+PART = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |\n" for line in lines)
+
+
+def code(value: object) -> str:
+    return f"`{value}`" if value not in ("", None) else ""
+
+
+def shown(value: Any) -> str:
+    """A value as one writes it into a YAML file."""
+    if isinstance(value, bool):
+        return code(str(value).lower())
+    if isinstance(value, float) and value.is_integer():
+        return code(int(value))
+    return {"": "empty", "None": "unset", "()": code("[]")}.get(str(value), code(value))
+
+
+def unit(model: type[BaseModel], field: str) -> str:
+    """' seconds' or ' minutes' where a plain number means that."""
+    schema = model.model_json_schema(by_alias=False)["properties"][field]
+    found = re.match(r"a number of (\w+),", str(schema.get("description", "")))
+    options = str(model.model_fields[field].metadata)
+    found = found or re.search(r"a number of (\w+),", options)
+    return f" {found[1]}" if found else ""
+
+
+# -- the parts --------------------------------------------------------------------------------------------------------------
+
+
+def settings() -> str:
+    """Every setting. Those of each backend are the same, and listed once."""
+    kinds = ", ".join(code(field.alias or name) for name, field in type(Settings().backends).model_fields.items())
+    rows = list(_settings(Settings, ""))
+    for name, field in Backend.model_fields.items():
+        rows.append([code(f"backends.KIND.{name}"), shown(field.default), "", field.description or ""])
+    return table(("setting", "default", "variable", "meaning"), rows) + f"\n`KIND` is one of {kinds}.\n"
+
+
+def _settings(model: type[BaseModel], prefix: str) -> Iterator[list[str]]:
+    written = parse(Settings, {}).model_dump(mode="json")
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if name == "backends":
+            continue
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _settings(inner, f"{prefix}{name}.")
+            continue
+        value = written
+        for step in f"{prefix}{name}".split("."):
+            value = value[step]
+        default = "by platform, see below" if name == "data_dir" else shown(value) + unit(model, name)
+        extra = field.json_schema_extra
+        variable = extra.get("env") if isinstance(extra, dict) else None
+        yield [code(prefix + name), default, code(variable), field.description or ""]
+
+
+def options() -> str:
+    """Every option of an instance, with what it gets when it is left out."""
+    filled, _ = parse_options({"backend_type": "llama_cpp"}, Settings().instances)
+    defaults = filled.model_dump(mode="json")
+    of_setting = {name.removeprefix("default_"): name for name in type(Settings().instances).model_fields if "default_" in name}
+    rows = []
+    for name, field in InstanceOptions.model_fields.items():
+        default = shown(defaults[name]) + unit(InstanceOptions, name)
+        if name in of_setting:
+            default += f" (setting `{of_setting[name]}`)"
+        rows.append([code(name), "required" if name == "backend_type" else default, field.description or ""])
+    return table(("option", "default", "meaning"), rows)
+
+
+def states() -> str:
+    """The states, llamactl's words for them, and where each may lead."""
+    meaning = dict(re.findall(r'(\w+) = "\w+"\n    """(.*?)"""', inspect.getsource(State), re.DOTALL))
+    return table(
+        ("state", "`status`", "meaning", "next"),
+        ([code(s), code(status_word(s)), meaning[s.name], ", ".join(code(to) for to in State if to in EDGES[s])] for s in State),
+    )
+
+
+def backends() -> str:
+    """The facts of each backend."""
+    rows = []
+    for b in BACKENDS.values():
+        key = f"in `{b.api_key_variable}`" if b.api_key_variable else "has none"
+        name = code(b.catalogue.flags[b.name_key].flag) if b.name_key else "no flag"
+        again = f"after {b.stop.repeat_term_after:g} s" if b.stop.repeat_term_after else "no"
+        flags = f"{len(b.catalogue.flags)} ({b.catalogue.version})"
+        rows.append([code(b.type), code(b.slug), code(" ".join(b.command)), code(b.health_path), key, name, again, flags])
+    return table(
+        (
+            "`backend_type`",
+            "in URLs and settings",
+            "command",
+            "ready when 200",
+            "key",
+            "model name",
+            "second SIGTERM",
+            "flags known",
+        ),
+        rows,
+    )
+
+
+def owned() -> str:
+    """What the daemon decides."""
+    rows = [[code(b.type), code(f.flag), f.owned] for b in BACKENDS.values() for f in b.catalogue if f.owned and f.key != "help"]
+    return table(("backend", "flag", "instead"), rows)
+
+
+def cautions() -> str:
+    """What is kept, with a warning."""
+    rows = [[code(b.type), code(f.flag), f.warn] for b in BACKENDS.values() for f in b.catalogue if f.warn]
+    return table(("backend", "flag", "warning"), rows)
+
+
+def errors() -> str:
+    """The one table of errors."""
+    rows = []
+    for error, (status, name) in sorted(TABLE.items(), key=lambda item: (item[1], item[0].__name__)):
+        wait = str(RETRY_AFTER[error]) if error in RETRY_AFTER and status in (503, 504) else ""
+        rows.append([str(status), code(name), wait, inspect.cleandoc(error.__doc__ or "").partition("\n")[0]])
+    return table(("status", "code", "`Retry-After`", "meaning"), rows)
+
+
+def routes() -> str:
+    """Every route; one row where several methods do the same."""
+    found: dict[tuple[str, Any], list[Route]] = {}
+    for route in (*API, *PAGES):
+        found.setdefault((route.openapi_path, route.call), []).append(route)
+    rows = []
+    for (path, call), same in found.items():
+        summary = inspect.cleandoc(call.__doc__ or "").partition("\n")[0]
+        rows.append([", ".join(r.method for r in same), code(path), same[0].access.value, str(same[0].status), summary])
+    return table(("method", "path", "key", "success", "what it does"), rows)
+
+
+def commands() -> str:
+    """Every command, from its parameters and docstring: click's own layout of them changes with its versions."""
+    return "\n".join(_command(cli, ("llamactl",)))
+
+
+def _command(command: click.Command, words: tuple[str, ...]) -> Iterator[str]:
+    names = command.list_commands(click.Context(command)) if isinstance(command, click.Group) else []
+    arguments = [_argument(p) for p in command.params if isinstance(p, click.Argument)]
+    usage = " ".join([*words, "[OPTIONS]", *arguments, *(["COMMAND"] if names else [])])
+    text = inspect.cleandoc((command.help or "").replace("\b", "")).replace("\n  llamactl", "\n    llamactl")
+    text = re.sub(r"(\S)\n( {4})", r"\1\n\n\2", text, count=1)  # what is indented is code, and wants a line before it
+    text = re.sub(r"(\n {4}.*)\n(?=\S)", r"\1\n\n", text)
+    text = re.sub(r"\n{3,}", "\n\n", text)
+    options = [p for p in command.params if isinstance(p, click.Option)]
+    yield f"{'#' * (len(words) + 1)} {' '.join(words)}\n\n`{usage}`\n\n{text}\n" + (
+        "\n" + table(("option", "meaning"), map(_option, options)) if options else ""
+    )
+    for name in names:
+        assert isinstance(command, click.Group)
+        below = command.get_command(click.Context(command), name)
+        assert below is not None
+        yield from _command(below, (*words, name))
+
+
+def _argument(argument: click.Argument) -> str:
+    name = argument.metavar or (argument.name or "").upper()
+    if name == "COMMAND":
+        return "-- COMMAND..."
+    return name
+
+
+def _option(option: click.Option) -> tuple[str, str]:
+    value = "" if option.is_flag else f" {option.metavar or (option.name or '').upper()}"
+    meaning = option.help or ""
+    if isinstance(option.type, click.Choice):
+        meaning += f" One of {', '.join(map(code, option.type.choices))}."
+    if option.show_default:
+        meaning += f" Default: {code(option.default)}."
+    return code(", ".join(option.opts) + value), meaning.replace("[default: ", "Default: ").replace("]", ".")
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "settings": settings,
+    "options": options,
+    "states": states,
+    "backends": backends,
+    "owned": owned,
+    "cautions": cautions,
+    "errors": errors,
+    "routes": routes,
+    "commands": commands,
+}
+
+
+def renewed(text: str) -> str:
+    """*text* with each of its parts as it has to be."""
+    return PART.sub(lambda part: f"{part[1]}\n{PARTS[part[2]]()}\n{part[3]}", text)
+
+
+def main() -> int:
+    stale = {page: new for page in sorted(FOLDER.glob("*.md")) if (new := renewed(old := page.read_text())) != old}
+    if "--check" not in sys.argv:
+        for page, text in stale.items():
+            page.write_text(text)
+        return 0
+    for page in stale:
+        print(f"{page} is stale; run: python scripts/docs.py", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

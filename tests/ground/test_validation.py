@@ -1,0 +1,97 @@
+"""What pydantic finds wrong, as our problems: the dotted field, what was given, what is allowed, the nearest known name."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import Field, ValidationError
+
+from llamactl_py.ground.errors import Invalid, Problem
+from llamactl_py.ground.validation import Frozen, kind, parse
+
+
+class Wheel(Frozen):
+    spokes: int = Field(default=32, ge=0)
+    pressure: float = 4.5
+    label: str = ""
+    tubeless: bool = False
+
+
+class Bicycle(Frozen):
+    name: str
+    front: Wheel = Wheel()
+    rear_wheel: Wheel = Field(default=Wheel(), alias="rear-wheel")
+    gears: tuple[int, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("raw", "problem"),
+    [
+        ({}, Problem("name", "is required")),
+        ({"name": "x", "fornt": {}}, Problem("fornt", "unknown key (did you mean 'front'?)")),
+        ({"name": "x", "zzz": 1}, Problem("zzz", "unknown key")),
+        ({"name": "x", "front": {"spoke": 1}}, Problem("front.spoke", "unknown key (did you mean 'spokes'?)")),
+        ({"name": "x", "rear-wheel": {"labl": ""}}, Problem("rear-wheel.labl", "unknown key (did you mean 'label'?)")),
+        ({"name": "x", "rear_wheel": {}}, Problem("rear_wheel", "unknown key (did you mean 'rear-wheel'?)")),
+        ({"name": 5}, Problem("name", "input should be a valid string, got 5")),
+        ({"name": None}, Problem("name", "input should be a valid string, got nothing")),
+        ({"name": ["x"]}, Problem("name", "input should be a valid string, got a list")),
+        (
+            {"name": "x", "front": []},
+            Problem("front", "input should be a valid dictionary or instance of Wheel, got a list"),
+        ),
+        ({"name": "x", "front": {"spokes": -1}}, Problem("front.spokes", "input should be greater than or equal to 0, got -1")),
+        (
+            {"name": "x", "gears": [1, "two"]},
+            Problem("gears.1", "input should be a valid integer, unable to parse string as an integer, got 'two'"),
+        ),
+        ({"name": "x", "front": {"spokes": True}}, Problem("front.spokes", "takes a number, got true")),
+        ({"name": "x", "front": {"pressure": False}}, Problem("front.pressure", "takes a number, got false")),
+    ],
+)
+def test_a_problem_names_its_field_and_says_what_to_do(raw: object, problem: Problem) -> None:
+    with pytest.raises(Invalid) as caught:
+        parse(Bicycle, raw)
+    assert caught.value.problems == (problem,)
+
+
+def test_every_problem_is_told_at_once() -> None:
+    with pytest.raises(Invalid) as caught:
+        parse(Bicycle, {"front": {"spokes": "many", "lable": 1}, "gears": 3})
+    assert {p.where for p in caught.value.problems} == {"name", "front.spokes", "front.lable", "gears"}
+
+
+def test_long_values_are_not_repeated() -> None:
+    with pytest.raises(Invalid) as caught:
+        parse(Wheel, {"spokes": "9" * 200 + "x"})
+    assert "999" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("raw", "what"), [([], "a list"), ("x", "text"), (None, "nothing"), (1, "a number"), (True, "true or false")]
+)
+def test_only_an_object_has_named_fields(raw: object, what: str) -> None:
+    with pytest.raises(Invalid, match=f"^options: expected an object with named fields, got {what}$"):
+        parse(Bicycle, raw, prefix="options")
+
+
+def test_a_prefix_stands_before_every_field() -> None:
+    with pytest.raises(Invalid) as caught:
+        parse(Bicycle, {"nam": 1}, prefix="bicycle")
+    assert [p.where for p in caught.value.problems] == ["bicycle.name", "bicycle.nam"]
+
+
+def test_what_was_parsed_never_changes() -> None:
+    wheel = parse(Wheel, {"spokes": 3})
+    with pytest.raises(ValidationError, match="frozen"):
+        wheel.spokes = 4  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "nothing"), (True, "true or false"), (1, "a number"), (1.5, "a number"), ("", "text"), ([], "a list"),
+        ({}, "an object"), ((), "tuple"),
+    ],
+)  # fmt: skip
+def test_kinds_of_values_have_plain_words(value: object, words: str) -> None:
+    assert kind(value) == words
