@@ -248,9 +248,10 @@ def _for_url(host: str) -> str:
 
 
 def _write_address(data_dir: Path, url: str) -> None:
-    """Tell the command line client where this daemon listens."""
-    file = data_dir / paths.ADDRESS
-    file.write_text(url + "\n", "ascii")
+    """Tell the command line client where this daemon listens: all of it at once, as somebody may be waiting for the file."""
+    new = data_dir / f"{paths.ADDRESS}.new"
+    new.write_text(url + "\n", "ascii")
+    new.replace(data_dir / paths.ADDRESS)
 
 
 def raise_file_limit() -> None:

@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 
 from llamactl_py.api import problems
 from llamactl_py.api.route import SERVICES, Route
@@ -59,11 +59,23 @@ async def refuse_strangers(request: web.Request, handler: Next) -> web.StreamRes
     DNS rebinding), and what a page of another site sends is refused, unless it only reads."""
     if request.method in ("TRACE", "CONNECT") or not request.raw_path.startswith("/"):
         raise BadRequest("this form of request is not supported; send METHOD /path")
+    if not is_framed_plainly(request):
+        answer = problems.response(BadRequest("the framing of the request is not supported; send plain HTTP/1.1"), request.path)
+        answer.force_close()  # where the next request begins is anybody's guess
+        return answer
     if not names_us(request.headers.get("Host", ""), request.app[SERVICES].settings.server):
         raise Forbidden("the Host header does not name this server; if it should, add the name to server.allowed_hosts")
     if request.method not in ("GET", "HEAD", "OPTIONS") and not same_site(request):
         raise Forbidden("requests from pages of other sites are refused")
     return await handler(request)
+
+
+def is_framed_plainly(request: web.Request) -> bool:
+    """Is it in a version, and its body in a framing, that every server reads alike (RFC 9112, section 6.1)?"""
+    encoding = request.headers.get("Transfer-Encoding")
+    if encoding is not None and (encoding.lower() != "chunked" or request.version != HttpVersion11):
+        return False
+    return request.version in (HttpVersion10, HttpVersion11)
 
 
 def names_us(host: str, server: Server) -> bool:

@@ -82,12 +82,15 @@ def to_json(value: BaseModel | Sequence[BaseModel]) -> bytes:
 
 async def read_body(request: web.Request, timeout: float) -> bytes:
     """The whole request body. Raises TooLarge, and BadRequest when it does not come in time or is broken."""
+    limit = request.app[SERVICES].settings.server.max_body_size
+    too_large = TooLarge(f"the request body is over {limit} bytes (server.max_body_size)")
+    if (request.content_length or 0) > limit:
+        raise too_large
     try:
         async with asyncio.timeout(timeout):
             return await request.read()
     except web.HTTPRequestEntityTooLarge:
-        limit = request.app[SERVICES].settings.server.max_body_size
-        raise TooLarge(f"the request body is over {limit} bytes (server.max_body_size)") from None
+        raise too_large from None
     except TimeoutError:
         raise BadRequest(f"the request body did not arrive within {timeout:g} seconds (server.body_timeout)") from None
     except web.RequestPayloadError:

@@ -104,7 +104,7 @@ class Connection:
         from llamactl_py.client import Client, Unreachable
         from llamactl_py.config import paths
 
-        data_dir = self.data_dir or paths.default_data_dir()
+        data_dir = Path(os.path.expanduser(self.data_dir or paths.default_data_dir()))  # noqa: PTH111 Path's raises on ~nobody
         own_url = _read(data_dir / paths.ADDRESS)
         url = self._url or own_url
         if not url:

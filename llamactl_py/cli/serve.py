@@ -64,10 +64,9 @@ def serve(
 
     def started(daemon: Running) -> None:
         if daemon.key_is_new:
-            render.err.print(
-                f"[bold]Management key[/] (shown once; kept in {daemon.key_file}, readable by you alone):\n"
-                f"  {daemon.management_key}"
-            )
+            # To a person, once; never into a log that others keep and read.
+            told = f":\n  {daemon.management_key}" if render.err.is_terminal else "."
+            render.err.print(f"The management key was made. It is kept in {daemon.key_file}, readable by you alone{told}")
         url = escape(daemon.url)
         render.err.print(f"llamactl {__version__} listens on [bold]{url}[/] (OpenAI API: {url}/v1). Ctrl-C stops it.")
 

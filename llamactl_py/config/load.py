@@ -153,11 +153,13 @@ def _plain(node: yaml.Node, path: str, lines: dict[str, int], file: Path) -> Any
             if not isinstance(key_node, yaml.ScalarNode) or not key_node.value or not key_node.value.isprintable():
                 raise BadConfiguration(f"{file}:{line}: a name is expected before the colon")
             key = str(key_node.value)
-            if key in tree:
-                raise BadConfiguration(f"{file}:{line}: {key} is given twice")
             below = f"{path}.{key}" if path else key
+            if below in lines:
+                raise BadConfiguration(f"{file}:{line}: {key} is given twice")
             lines[below] = line
-            tree[key] = _plain(value_node, below, lines, file)
+            value = _plain(value_node, below, lines, file)
+            if value is not None:  # nothing behind a colon, as when all below it is commented out: the default
+                tree[key] = value
         return tree
     if isinstance(node, yaml.SequenceNode):
         return [_plain(item, f"{path}.{i}", lines, file) for i, item in enumerate(node.value)]

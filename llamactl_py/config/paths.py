@@ -20,10 +20,12 @@ def default_data_dir() -> Path:
 
 
 def private_directory(path: Path) -> Path:
-    """Make *path* readable by its owner alone, as are parents made for it, whatever the umask; gives it back. Raises OSError."""
-    for missing in reversed([folder for folder in path.parents if not folder.exists()]):
+    """Make *path*, and the parents that it lacks, readable by their owner alone, whatever the umask; gives it back.
+
+    One that exists is left as it is: it may be somebody's home, or /tmp. What we put into it is private file by file.
+    Raises OSError.
+    """
+    for missing in reversed([folder for folder in (path, *path.parents) if not folder.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)  # one by one: `parents=True` gives the upper ones the umask's mode
-    path.mkdir(mode=0o700, exist_ok=True)
-    if path.stat().st_mode & 0o077 and path.stat().st_uid == os.getuid():
-        path.chmod(0o700)
+    path.mkdir(exist_ok=True)  # says what is wrong where there is a file
     return path

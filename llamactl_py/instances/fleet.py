@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from llamactl_py.backends import backend
 from llamactl_py.ground.clock import Now
 from llamactl_py.ground.errors import Invalid, LimitReached, NameTaken, NotFound, nearest
+from llamactl_py.ground.names import instance_name
 from llamactl_py.ground.waiting import to_its_end
 from llamactl_py.instances.command import Workshop
 from llamactl_py.instances.instance import Instance
@@ -72,6 +73,7 @@ class Fleet:
         rows = await self.store.all()
         for row in rows:
             try:
+                instance_name(row.name)
                 self._add(row, restore_options(row.options))
             except Invalid as error:
                 self.damaged[row.name] = str(error)

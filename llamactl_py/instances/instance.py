@@ -144,20 +144,21 @@ class Instance:
     async def _stay_up(self) -> None:
         """Start, and start again after each death, until it is not wanted any more or is given up."""
         deaths: list[float] = []
-        stolen_ports = 0
+        failed_starts = stolen_ports = 0
         while self._wish.value.up:
             wish = self._wish.value
             death = await self._serve_once(wish)
             stolen_ports = stolen_ports + 1 if death and death.port_stolen else 0
             if death is None:
-                deaths.clear()
+                deaths, failed_starts = [], 0
                 continue
             if 0 < stolen_ports < PORT_ATTEMPTS:
                 log.info("%s: %s; trying another port", self.name, death.reason)
                 continue
             now = asyncio.get_running_loop().time()
             deaths.append(now)
-            decision = GiveUp("") if death.final else decide(self._policy(), deaths, now)
+            failed_starts = 0 if death.was_serving else failed_starts + 1
+            decision = GiveUp("") if death.final else decide(self._policy(), deaths, now, failed_starts)
             if isinstance(decision, GiveUp) and self._wish.value == wish:
                 self._give_up(
                     f"{death.reason}; {decision.why}" if decision.why else death.reason, cool_down=not death.was_serving

@@ -33,14 +33,17 @@ class GiveUp:
     why: str
 
 
-def decide(policy: RestartPolicy, deaths: Sequence[float], now: float) -> Restart | GiveUp:
+def decide(policy: RestartPolicy, deaths: Sequence[float], now: float, failed_starts: int = 0) -> Restart | GiveUp:
     """What to do after the latest of *deaths* (moments on the loop's clock, as is *now*).
 
-    Deaths that happened longer than a window ago count no more: three crashes in a year are no crash loop.
+    Deaths that happened longer than a window ago count no more: three crashes in a year are no crash loop. *failed_starts*,
+    the deaths since it was last ready, always count: one that takes minutes to fail would never fill a window.
     """
     if not policy.auto_restart or not policy.max_restarts:
         return GiveUp(f"it is not restarted ({'auto_restart is off' if policy.max_restarts else 'max_restarts is 0'})")
     recent = sum(1 for moment in deaths if now - moment <= policy.window)
     if recent > policy.max_restarts:
         return GiveUp(f"it died {recent} times within {show(policy.window)} (max_restarts is {policy.max_restarts})")
-    return Restart(after=min(policy.delay * 2.0 ** (recent - 1), policy.max_delay))
+    if failed_starts > policy.max_restarts:
+        return GiveUp(f"it failed to start {failed_starts} times in a row (max_restarts is {policy.max_restarts})")
+    return Restart(after=min(policy.delay * 2.0 ** (max(recent, failed_starts) - 1), policy.max_delay))

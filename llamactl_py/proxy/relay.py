@@ -203,7 +203,7 @@ def refuse_tricks(path: str) -> str:
     plain = path.partition("?")[0].lower()
     decoded = plain.replace("%2e", ".").replace("%2f", "/").replace("%5c", "\\")
     segments = decoded.replace("\\", "/").split("/")
-    tricks = "\\" in decoded or "%00" in plain or any(part.partition(";")[0] in (".", "..") for part in segments)
+    tricks = "\\" in decoded or "%00" in plain or "#" in path or any(part.partition(";")[0] in (".", "..") for part in segments)
     if tricks or not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
-        raise BadRequest("the path of the request is not usable: it has dot segments, a backslash or NUL, or no leading slash")
+        raise BadRequest("the path of the request is not usable: it has dot segments, a backslash, # or NUL, or no leading slash")
     return path

@@ -261,8 +261,9 @@ class Dispatcher:
 
     def _instance_changed(self, instance: Instance, old: State) -> None:
         """Called by an owner after each change of state. A start that failed is told to all who waited for it, at once: they
-        need not sit through the restarts, which go on for those who come later."""
-        if instance.state is State.FAILED or (instance.state is State.BACKOFF and old is State.STARTING):
+        need not sit through the restarts, which go on for those who come later. Those who came after it was stopped did not
+        wait for that start, but for the next one."""
+        if instance.state is State.FAILED or (instance.state is State.BACKOFF and old is State.STARTING and instance.is_wanted):
             self._refuse_waiting(instance, StartFailed(f"instance {instance.name!r}: {instance.reason}"))
         self._assign()
         self._changed.set()

@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -88,6 +89,8 @@ def _open(file: Path) -> sqlite3.Connection:
     try:
         file.touch(mode=0o600)
         connection = sqlite3.connect(file, check_same_thread=True)
+        # Text that is no UTF-8 is for whoever reads the row to refuse: it must not keep all other rows from being read.
+        connection.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
         try:
             _prepare(connection, file)
         except BaseException:

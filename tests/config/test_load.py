@@ -85,7 +85,8 @@ def test_one_layer_does_not_hide_what_another_says_beside_it(tmp_path: Path) -> 
         ("server:\n  host: no\n", "llamactl.yaml:2: server.host: input should be a valid string, got False"),
         ("server:\n  host: 2024-01-01\n", "llamactl.yaml:2: server.host: input should be a valid string, got date"),
         ("server: 5\n", "llamactl.yaml:1: server: input should be a valid dictionary or instance of Server, got 5"),
-        ("server:\n", "llamactl.yaml:1: server: input should be a valid dictionary or instance of Server, got nothing"),
+        ("server: 5\n", "llamactl.yaml:1: server: input should be a valid dictionary or instance of Server, got 5"),
+        ("server:\nserver:\n", "llamactl.yaml:2: server is given twice"),
         (
             "server:\n  body_timeout: soon\n",
             "llamactl.yaml:2: server.body_timeout: 'soon' is not a duration; write a number or a string such as '90s',",
@@ -166,9 +167,17 @@ def test_a_mistake_in_a_flag_is_told_with_its_name(tmp_path: Path, flag: object,
     assert complaint(tmp_path, "server: {port: 1}", {"LLAMACTL_PORT": "2"}, {"server.port": flag}).startswith(said)
 
 
-@pytest.mark.parametrize("text", ["server: 5\n", "server:\n", "server: []\n"])
+@pytest.mark.parametrize("text", ["server: 5\n", "server: x\n", "server: []\n"])
 def test_a_variable_on_top_of_a_wrong_section_does_not_hide_the_mistake(tmp_path: Path, text: str) -> None:
     assert complaint(tmp_path, text, {"LLAMACTL_PORT": "2"}).startswith("llamactl.yaml:1: server: input should be a valid dict")
+
+
+def test_nothing_behind_a_colon_means_the_default(tmp_path: Path) -> None:
+    """As when everything below it is commented out."""
+    file = tmp_path / "llamactl.yaml"
+    file.write_text("server:\n  # port: 1\ninstances:\n  logs_dir:\n  max_instances: 3\n")
+    settings = load(file, {}, {})
+    assert (settings.server, settings.instances.max_instances) == (load(None, {}, {}).server, 3)
 
 
 SAMPLES: dict[str, tuple[str, object]] = {

@@ -31,6 +31,7 @@ class Timers(BaseModel):
         ("90s", 60, 90),
         ("500ms", 60, 0.5),
         ("57ms", 1, 0.057),
+        ("9ms", 1, 0.009),
         ("15m", 1, 900),
         ("2h", 1, 7200),
         ("1d", 1, 86400),
@@ -87,6 +88,7 @@ def test_a_duration_is_shown_in_its_largest_whole_unit(seconds: float, text: str
 DURATIONS = st.one_of(
     st.floats(0, LONGEST),
     st.integers(0, int(LONGEST)).map(float),
+    st.integers(0, 10**6).map(lambda n: n / 1000),
     st.builds(lambda n, unit: n * UNITS[unit], st.integers(0, 300), st.sampled_from(list(UNITS))),
 )
 

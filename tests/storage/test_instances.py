@@ -75,3 +75,12 @@ async def test_text_is_only_ever_a_value(store: InstanceStore, name: str) -> Non
     assert [(row.name, row.options, row.resume) for row in await store.all()] == [("a", "{}", False), (name, f"{name}!", True)]
     await store.remove(name)
     assert [row.name for row in await store.all()] == ["a"]
+
+
+async def test_text_that_is_no_utf_8_in_one_row_does_not_hide_the_others(tmp_path: Path) -> None:
+    database = Database(tmp_path / "llamactl.db")
+    store = InstanceStore(database, lambda: 0.0)
+    await store.add("good", "{}")
+    await database.run(lambda c: c.execute("INSERT INTO instances VALUES (9, 'bad', CAST(x'7b22ff227d' AS TEXT), 0, 0, 0)"))
+    assert [(row.name, row.options) for row in await store.all()] == [("good", "{}"), ("bad", '{"\udcff"}')]
+    database.close()
