@@ -53,6 +53,8 @@ def serve(
     from llamactl_py.daemon import serve as run
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s")
+    # It tells each malformed request as an error with a traceback. What goes wrong in our handlers we tell ourselves.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     flags = {
         "server.host": host,
         "server.port": port,

@@ -8,6 +8,7 @@ backend leaves in the middle, the client's connection is reset: an answer that w
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import struct
 from collections.abc import Iterable
@@ -18,6 +19,8 @@ from llamactl_py.ground.errors import BackendFailed, BadRequest
 from llamactl_py.instances.target import Target
 from llamactl_py.proxy.http1 import AnswerHead
 from llamactl_py.proxy.upstream import Broken, Exchange, Pool, Upstream
+
+log = logging.getLogger(__name__)
 
 HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer",
@@ -61,7 +64,7 @@ async def relay(
     """Send *body* to *path* (raw, with its query) of *target* with the method and headers of *request*; stream the answer back.
 
     *response_timeout*: longest silence of the backend in seconds, 0 for none. Raises BackendFailed while no byte of an answer
-    was sent, ConnectionResetError after that.
+    was sent; after that the client's connection is cut off.
     """
     wire = request_head(request.method, refuse_tricks(path), request.raw_headers, target, len(body))
     resting = pool.take(target.authority)
@@ -73,10 +76,11 @@ async def relay(
                 pass  # it was closed before our request got there; a new one tells whether the backend lives
         return await _exchange(pool, await pool.connect(target.authority), request, target, wire, body, response_timeout)
     except Broken as broken:
-        if not broken.has_begun:
+        if broken.status is None:
             raise BackendFailed(str(broken)) from None
+        log.warning("%s %s; the client's connection is cut off", target.instance, broken)
         cut_off(request)
-        raise ConnectionResetError(f"{target.instance} {broken}") from None
+        return Relayed(broken.status, broken.sent, keeps_alive=False)
 
 
 def cut_off(request: web.Request) -> None:
@@ -122,7 +126,7 @@ async def _exchange(
         upstream.close()
         if has_rested and exchange.head is None and exchange.failure_is_closing:
             raise Stale
-        raise Broken(exchange.failure, has_begun=exchange.head is not None)
+        raise Broken(exchange.failure, exchange.head.status if exchange.head else None, exchange.sent)
     head = exchange.head
     assert head is not None
     if head.keeps_alive and (head.is_chunked or head.length is not None):

@@ -23,11 +23,11 @@ HeadWriter = Callable[[AnswerHead], bytes]
 
 
 class Broken(Exception):
-    """The exchange failed; *has_begun*: the client has had bytes of it already."""
+    """The exchange failed. *status* and *sent*: what the client has had of the answer already; None and 0 if nothing."""
 
-    def __init__(self, why: str, has_begun: bool) -> None:
+    def __init__(self, why: str, status: int | None = None, sent: int = 0) -> None:
         super().__init__(why)
-        self.has_begun = has_begun
+        self.status, self.sent = status, sent
 
 
 class Exchange:
@@ -239,9 +239,9 @@ class Pool:
             async with asyncio.timeout(self._connect_timeout):
                 _, connection = await asyncio.get_running_loop().create_connection(lambda: Upstream(self, authority), *authority)
         except TimeoutError:
-            raise Broken("could not be connected to in time", has_begun=False) from None
+            raise Broken("could not be connected to in time") from None
         except OSError as error:
-            raise Broken(f"could not be connected to ({error.strerror or error})", has_begun=False) from None
+            raise Broken(f"could not be connected to ({error.strerror or error})") from None
         return connection
 
     def give_back(self, connection: Upstream, most: int) -> None:

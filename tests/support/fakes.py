@@ -311,6 +311,7 @@ class Change:
 
     at: float
     name: str
+    id: int
     old: State
     new: State
     has_target: bool
@@ -375,8 +376,9 @@ class World:
     _watchers: list[asyncio.Future[None]] = field(default_factory=list)
 
     def note_change(self, instance: Instance, old: State) -> None:
+        i = instance
         self.changes.append(
-            Change(now(), instance.name, old, instance.state, instance.target is not None, instance.reason, instance.leases.value)
+            Change(now(), i.name, i.id, old, i.state, has_target=i.target is not None, reason=i.reason, leases=i.leases.value)
         )
         for watcher in self._watchers:
             if not watcher.done():
@@ -390,8 +392,10 @@ class World:
     def note_stop(self, handle: FakeHandle) -> None:
         instance = next((i for i in self.fleet if i.name == handle.ticket.instance), None)
         if instance and instance.state is State.STOPPING and instance.leases.value:
-            waited = now() - self.moments(instance, State.STOPPING)[-1]
-            if waited < self.drain:
+            stopping = next(change for change in reversed(self.changes) if change.id == instance.id)
+            waited = now() - stopping.at
+            # One that does not serve yet has only leases on an earlier backend, which is dead: their requests are ending.
+            if stopping.old is State.READY and waited < self.drain:
                 self.faults.append(f"{instance.name} was cut {waited} s after its stop with {instance.leases.value} leases")
 
     def refuse_leftovers(self) -> None:
@@ -409,10 +413,10 @@ class World:
 
     def _successions(self) -> Iterator[tuple[Change, State]]:
         """Each change, and where the one before it had led."""
-        at: dict[str, State] = {}
+        at: dict[int, State] = {}
         for change in self.changes:
-            yield change, at.get(change.name, change.old)
-            at[change.name] = change.new
+            yield change, at.get(change.id, State.STOPPED)
+            at[change.id] = change.new
 
 
 def raw_options(**options: Any) -> dict[str, Any]:
