@@ -256,7 +256,8 @@ class Dispatcher:
             instance.last_used = self._time()
         if self._claims:
             self._assign()
-        if instance.last_used + (instance.running_options or instance.options).idle_timeout < self._wakes_at:
+        idle_timeout = (instance.running_options or instance.options).idle_timeout
+        if idle_timeout and instance.last_used + idle_timeout < self._wakes_at:
             self._changed.set()
 
     def _instance_changed(self, instance: Instance, old: State) -> None:
