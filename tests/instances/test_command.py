@@ -178,7 +178,8 @@ class TestExecutable:
         assert executable((ours.name,), str(tmp_path), MLX) == (str(tmp_path / ours.name),)
 
     @pytest.mark.parametrize(
-        "word", ["nope", "/nope", "~nobody/nope", "", " ", "a\0b", "x" * 5000, "my server --flag", "$(my server)"]
+        "word",
+        ["nope", "/no-such-place-as-this", "~nobody/nope", "", " ", "a\0b", "x" * 5000, "my server --flag", "$(my server)"],
     )
     def test_what_is_no_program_is_refused_with_what_installs_it(self, program: Path, word: str) -> None:
         with pytest.raises(StartFailed) as caught:
@@ -197,7 +198,16 @@ class TestModel:
     @pytest.mark.parametrize("kind", [LLAMA, MLX, VLLM], ids=lambda kind: kind.type)
     @pytest.mark.parametrize(
         "model",
-        ["/nope/m.gguf", "./nope", "../nope", "~/nope.gguf", "~nobody/nope", "/" + "x" * 300, "/dev/null/x", "/" * 5000 + "x"],
+        [
+            "/no-such-place-as-this/m.gguf",
+            "./nope",
+            "../nope",
+            "~/nope.gguf",
+            "~nobody/nope",
+            "/" + "x" * 300,
+            "/dev/null/x",
+            "/" * 5000 + "x",
+        ],
     )
     def test_a_path_that_does_not_exist_is_refused_before_any_start(self, kind: Any, model: str) -> None:
         with pytest.raises(StartFailed, match="does not exist"):
@@ -244,8 +254,8 @@ class TestPrepare:
     @pytest.mark.parametrize(
         ("changes", "fails", "is_full", "said"),
         [
-            ({"command_override": "/nope"}, None, False, "is not an executable file"),
-            ({"backend_options": {"model": "/nope"}}, None, False, "does not exist"),
+            ({"command_override": "/no-such-place-as-this"}, None, False, "is not an executable file"),
+            ({"backend_options": {"model": "/no-such-place-as-this"}}, None, False, "does not exist"),
             ({}, StartFailed("exec failed"), False, "exec failed"),
             ({}, None, True, "the disk is full"),
         ],

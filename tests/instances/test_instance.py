@@ -546,9 +546,7 @@ async def test_a_restart_by_a_person_forgets_the_deaths_before_it() -> None:
         assert a.state is READY
 
 
-@pytest.mark.parametrize(
-    ("code", "words"), [(0, "exited with code 0"), (7, "exited with code 7"), (-9, "was ended by signal 9")]
-)
+@pytest.mark.parametrize(("code", "words"), [(0, "exited with code 0"), (7, "exited with code 7"), (-9, "was ended by signal 9")])
 @in_virtual_time
 async def test_any_end_that_nobody_asked_for_is_a_death(code: int, words: str) -> None:
     async with world() as w:

@@ -429,7 +429,9 @@ async def test_a_child_has_the_default_signal_handlers_and_blocks_nothing(bench:
     handle = await bench.run("/bin/sleep", "60")
     await until(lambda: Path(f"/proc/{handle.ticket.pid}/cmdline").read_bytes().startswith(b"/bin/sleep"))
     status = dict(line.split(":\t") for line in Path(f"/proc/{handle.ticket.pid}/status").read_text().splitlines())
-    assert {name: int(status[name], 16) for name in ("SigBlk", "SigIgn", "SigCgt")} == {"SigBlk": 0, "SigIgn": 0, "SigCgt": 0}
+    ours_to_set = sum(1 << (number - 1) for number in signal.valid_signals())  # 32 and 33 are the C library's
+    found = {name: int(status[name], 16) & ours_to_set for name in ("SigBlk", "SigIgn", "SigCgt")}
+    assert found == {"SigBlk": 0, "SigIgn": 0, "SigCgt": 0}
 
 
 async def test_words_reach_the_program_as_they_are(bench: Bench) -> None:

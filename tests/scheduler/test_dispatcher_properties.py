@@ -41,6 +41,7 @@ from tests.support.virtual import now, run, turns
 EXAMPLES = int(os.environ.get("LLAMACTL_TEST_EXAMPLES", "200"))
 NAMES = "abcd"
 
+
 @dataclass(frozen=True)
 class Moment:
     """A whole second, and so many turns of the loop later."""
