@@ -41,6 +41,10 @@ from llamactl_py.storage.tickets import TicketStore
 log = logging.getLogger(__name__)
 
 
+LAST_MOMENT = 1.0
+"""Seconds for what is still open when every instance is down: half-sent requests, answers about to go out."""
+
+
 @dataclass(frozen=True)
 class Running:
     """A daemon that answers."""
@@ -137,7 +141,7 @@ async def _alive(
             access_log=logging.getLogger("llamactl.access") if settings.server.access_log else None,
             access_log_class=AccessLog,
             keepalive_timeout=settings.server.keepalive_timeout,
-            shutdown_timeout=settings.server.shutdown_timeout,
+            shutdown_timeout=LAST_MOMENT,
         )
         await runner.setup()
         workers = [tasks.create_task(work) for work in (fleet.run(), dispatcher.run(), launcher.maintain())]
@@ -158,6 +162,7 @@ async def _alive(
 
 async def _shut_down(services: Services, store: InstanceStore, runner: web.AppRunner, still_to_resume: list[str]) -> None:
     """New connections are refused, who waits is told, requests in flight may finish, every instance is stopped, all at once."""
+    services.is_closing = True
     up = [i.name for i in services.fleet if i.state not in AT_REST and i.options.auto_restart]
     with suppress(StorageFailed):  # then the next daemon starts them on demand instead
         await store.mark_resume({*up, *still_to_resume})
@@ -250,8 +255,11 @@ def _for_url(host: str) -> str:
 def _write_address(data_dir: Path, url: str) -> None:
     """Tell the command line client where this daemon listens: all of it at once, as somebody may be waiting for the file."""
     new = data_dir / f"{paths.ADDRESS}.new"
-    new.write_text(url + "\n", "ascii")
-    new.replace(data_dir / paths.ADDRESS)
+    try:
+        new.write_text(url + "\n", "ascii")
+        new.replace(data_dir / paths.ADDRESS)
+    except OSError as error:
+        log.warning("%s cannot be written, so the command line client needs --url: %s", data_dir / paths.ADDRESS, error.strerror)
 
 
 def raise_file_limit() -> None:

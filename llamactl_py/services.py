@@ -33,6 +33,8 @@ class Services:
     now: Now
     webui: Path
     routes: Routes = field(default_factory=Routes)
+    is_closing: bool = False
+    """The daemon is ending: nothing that goes on without end may go on."""
 
     def __post_init__(self) -> None:
         self.fleet.on_reshape(self._reroute)
@@ -48,6 +50,10 @@ class Services:
     def log_end(self, name: str) -> int:
         """Where in an instance's log its last whole line ends. Blocks: call it in a thread."""
         return logs.end_of_last_line(self.log_file(name))
+
+    def log_text(self, name: str, lines: int, until: int | None = None) -> bytes:
+        """`log_lines` as one text. Blocks: call it in a thread."""
+        return "\n".join(self.log_lines(name, lines, until)).encode()
 
     def log_lines(self, name: str, lines: int, until: int | None = None) -> list[str]:
         """The last *lines* lines of an instance's log before *until*, rotated files included. Blocks: call it in a thread."""

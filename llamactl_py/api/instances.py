@@ -105,13 +105,13 @@ async def get_logs(services: Services, request: web.Request) -> web.StreamRespon
     follow = flag(request, "follow")
     # What is followed goes on exactly where the text before it ends: no line is told twice, or cut in two.
     end = await asyncio.to_thread(services.log_end, instance.name) if follow else None
-    text = "\n".join(await asyncio.to_thread(services.log_lines, instance.name, lines if lines > 0 else MAX_LINES, end))
+    text = await asyncio.to_thread(services.log_text, instance.name, lines if lines > 0 else MAX_LINES, end)
     if end is None:
-        return web.Response(text=text, content_type="text/plain")
+        return web.Response(body=text, content_type="text/plain", charset="utf-8")
     response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"})
     await response.prepare(request)
-    await response.write(f"{text}\n".encode() if text else b"")
-    async for part in _growth(services.log_file(instance.name), end):
+    await response.write(text + b"\n" if text else b"")
+    async for part in _growth(services, instance, end):
         await response.write(part)
     return response
 
@@ -137,15 +137,20 @@ async def pass_on(
     """Lease *instance* and relay. Raises what `Dispatcher.lease` does, and BackendFailed with the last words of the backend."""
     async with services.dispatcher.lease(instance, may_start=may_start, counts_as_use=counts_as_use) as target:
         try:
-            return await relay(services.pool, request, target, path, body, services.settings.server.response_timeout)
+            silence = services.settings.server.response_timeout
+            return await relay(
+                services.pool, request, target, path, body, is_current=lambda: instance.target is target, response_timeout=silence
+            )
         except BackendFailed as failure:
             said = telling_line(await asyncio.to_thread(services.log_lines, instance.name, 10))
             raise BackendFailed(f"instance {instance.name!r} {failure}" + (f"; its log says: {said}" if said else "")) from None
 
 
-async def _growth(file: Path, position: int) -> AsyncIterator[bytes]:
-    """What is appended to *file* from *position* on, for ever. A file that shrank was rotated and is read from its beginning."""
-    while True:
+async def _growth(services: Services, instance: Instance, position: int) -> AsyncIterator[bytes]:
+    """What is appended to the log from *position* on, until the instance is deleted or the daemon ends. A file that shrank was
+    rotated and is read from its beginning."""
+    file = services.log_file(instance.name)
+    while instance in services.fleet and not services.is_closing:
         part, position = await asyncio.to_thread(_read_from, file, position)
         if part:
             yield part

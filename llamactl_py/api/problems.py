@@ -57,6 +57,8 @@ def response(error: LlamactlError, path: str) -> web.Response:
     wait = error.retry_after if error.retry_after is not None else RETRY_AFTER.get(type(error))
     if status in (503, 504) and wait is not None:
         headers["Retry-After"] = str(max(1, math.ceil(wait)))
+    if isinstance(error, errors.StartFailed):
+        headers["x-should-retry"] = "false"  # OpenAI's clients would sit through Retry-After twice before they tell the reason
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     body = _openai(status, code, str(error)) if _speaks_openai(path) or status == 401 else _management(code, error)

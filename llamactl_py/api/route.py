@@ -19,6 +19,9 @@ from llamactl_py.services import Services
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
 
+MAX_JSON = 1 << 20
+"""Bytes of a body that is parsed whole, on the loop."""
+
 Handler = Callable[[Services, web.Request], Awaitable[Any]]
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -98,8 +101,12 @@ async def read_body(request: web.Request, timeout: float) -> bytes:
 
 
 async def read_json(request: web.Request) -> Any:
-    """The body as JSON values. Raises BadRequest."""
+    """The body as JSON values. Raises BadRequest, TooLarge."""
+    if (request.content_length or 0) > MAX_JSON:
+        raise TooLarge(f"the request body is over {MAX_JSON} bytes, which is the most that the management API takes")
     body = await read_body(request, request.app[SERVICES].settings.server.body_timeout)
+    if len(body) > MAX_JSON:
+        raise TooLarge(f"the request body is over {MAX_JSON} bytes, which is the most that the management API takes")
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -87,20 +87,26 @@ class KeyRing:
 def management_key(file: Path) -> tuple[str, bool]:
     """The management key of this data directory, and whether it was made just now. Raises DaemonRefused."""
     try:
-        try:
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            key = file.read_text("ascii").strip()
-            if not _USABLE.fullmatch(key):
-                raise DaemonRefused(f"{file} holds no usable management key; delete it to have a new one made") from None
-            if file.stat().st_mode & 0o077:
-                file.chmod(0o600)
-            return key, False
-        key = MANAGEMENT_PREFIX + secrets.token_hex(32)
-        with open(descriptor, "w", encoding="ascii") as opened:
-            opened.write(key + "\n")
-            opened.flush()
-            os.fsync(opened.fileno())
+        if not os.path.lexists(file):
+            key = MANAGEMENT_PREFIX + secrets.token_hex(32)
+            _write_private(file, key + "\n")
+            return key, True
+        key = file.read_text("ascii").strip()
+        if not _USABLE.fullmatch(key):
+            raise DaemonRefused(f"{file} holds no usable management key; delete it to have a new one made")
+        if file.stat().st_mode & 0o077:
+            file.chmod(0o600)
     except (OSError, UnicodeDecodeError) as error:
         raise DaemonRefused(f"management key {file} cannot be used: {error}") from None
-    return key, True
+    return key, False
+
+
+def _write_private(file: Path, text: str) -> None:
+    """Write *file* whole or not at all, readable by its owner alone. Raises OSError."""
+    new = file.with_name(f"{file.name}.new")
+    new.unlink(missing_ok=True)
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="ascii") as opened:
+        opened.write(text)
+        opened.flush()
+        os.fsync(opened.fileno())
+    new.replace(file)

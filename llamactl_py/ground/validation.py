@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
@@ -11,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 from llamactl_py.ground.errors import Invalid, Problem, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
+
+MOST_PROBLEMS = 20
 
 _NO_FIELD = re.compile(r"\[key\]|constrained-str|tuple\[.+\]")
 """What pydantic puts into a path beside fields: that a name is meant and not its value, and which kind of a union it tried."""
@@ -36,7 +39,14 @@ def parse(model: type[Model], raw: object, prefix: str = "") -> Model:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise Invalid(problems(error, model, prefix)) from None
+        raise Invalid(_first_few(problems(error, model, prefix), error.error_count())) from None
+
+
+def _first_few(found: Iterator[Problem], count: int) -> Iterator[Problem]:
+    """The first MOST_PROBLEMS, and how many more there are: looking for the nearest name takes time for each."""
+    yield from islice(found, MOST_PROBLEMS)
+    if count > MOST_PROBLEMS:
+        yield Problem("", f"and {count - MOST_PROBLEMS} more")
 
 
 def problems(error: ValidationError, model: type[BaseModel], prefix: str = "") -> Iterator[Problem]:

@@ -123,16 +123,18 @@ class Fleet:
         instance = self.get(name)
         assert instance.state in AT_REST, instance
         # Out of the fleet before the await: nobody can start it while its row is being removed.
+        # Its owner too: by the time the row is gone, the name may have a new one.
+        owner = self._owners.pop(name)
         self._instances.pop(name)
-        await to_its_end(self._forget(name, instance))
+        await to_its_end(self._forget(name, instance, owner))
 
-    async def _forget(self, name: str, instance: Instance) -> None:
+    async def _forget(self, name: str, instance: Instance, owner: asyncio.Task[None]) -> None:
         try:
             await self.store.remove(name)
         except BaseException:
-            self._instances[name] = instance
+            self._instances[name], self._owners[name] = instance, owner
             raise
-        self._owners.pop(name).cancel()
+        owner.cancel()
         self.workshop.launcher.forget_log(self.workshop.log_file(name))
         self._tell_reshaped()
 

@@ -192,8 +192,17 @@ class Instance:
         self._handle, self.port, self.pid = launch.handle, launch.port, launch.handle.ticket.pid
         try:
             return await self._attend(launch, wish)
+        except asyncio.CancelledError:
+            launch.handle.kill()  # the daemon is being torn down: there is no time to wait
+            raise
+        except Exception:
+            self.target = None
+            try:
+                await self._clear_away(launch)  # a defect of ours must not leave a process behind
+            finally:
+                launch.handle.kill()
+            raise
         finally:
-            launch.handle.kill()  # nothing is left to kill, unless we are leaving by an exception
             self.target = self._handle = self.port = self.pid = None
             self._workshop.ports.give_back(launch.port)
 
@@ -271,6 +280,18 @@ class Instance:
             drained, hurried = self.leases.until(lambda n: n == 0), self._hurried.wait()
             changed = self._wish.until(partial(ne, wish))
             if not await within(deadline - loop.time(), first_of(drained=drained, hurried=hurried, changed=changed)):
+                return
+
+    async def _clear_away(self, launch: Launch) -> None:
+        """End the tree, however often that fails: whatever is said afterwards, no process of it may be left."""
+        while True:
+            try:
+                await launch.handle.stop(grace=0.0)
+                await self._workshop.settled(launch.handle.ticket)
+            except OSError as error:  # no descriptors left to look at processes with, for one
+                log.error("%s: its processes cannot be ended yet: %s", self.name, error)
+                await asyncio.sleep(1.0)
+            else:
                 return
 
     def _give_up(self, reason: str, cool_down: bool = True) -> None:

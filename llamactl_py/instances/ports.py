@@ -27,7 +27,7 @@ class Ports:
         count = self._last - self._first + 1
         for step in range(count):
             port = self._first + (self._next - self._first + step) % count
-            if port not in self._held and port not in self._exclude and is_free(port):
+            if port not in self._held and port not in self._exclude and _is_free(port):
                 self._held.add(port)
                 self._next = port + 1
                 return port
@@ -40,9 +40,16 @@ class Ports:
         self._held.discard(port)
 
 
+def _is_free(port: int) -> bool:
+    try:
+        return is_free(port)
+    except OSError as error:  # no socket to try with
+        raise StartFailed(f"no port could be tried: {error.strerror}") from None
+
+
 def is_free(port: int) -> bool:
     """Could a server listen there now? SO_REUSEADDR passes over closed connections that linger; a listener still refuses us,
-    also one that shares its port (SO_REUSEPORT), as we do not."""
+    also one that shares its port (SO_REUSEPORT), as we do not. Raises OSError when there is no socket to try with."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

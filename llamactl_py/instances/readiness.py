@@ -60,4 +60,4 @@ async def probe(port: int, path: str) -> int | None:
         return 0
     finally:
         writer.close()
-    return int(status) if version.startswith(b"HTTP/1.") and status.isdigit() else 0
+    return int(status) if version.startswith(b"HTTP/1.") and status.isdigit() and len(status) == 3 else 0

@@ -7,12 +7,13 @@ import hashlib
 import logging
 import os
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -47,6 +48,8 @@ class LocalHandle:
         self._mark = mark
         self.log = command.log
         self._log_start = log_start
+        self._seen: set[Process] = set()
+        """Processes once found below the leader: one that detaches itself, with a clean environment, is known all the same."""
         self._hurried = asyncio.Event()
         self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._watch_leader()
@@ -60,12 +63,19 @@ class LocalHandle:
         """Has the leader ended?"""
         return self._exit.done()
 
+    def remember(self, table: Mapping[int, Process]) -> None:
+        """Note who is below the leader in *table*, and forget who is gone."""
+        below = {table[pid] for pid in processes.descendants([self.ticket.pid], table)} if not self.has_ended else set()
+        alive = {process for process in self._seen if process.is_same_as(table.get(process.pid))}
+        self._seen = alive | below
+
     async def exited(self) -> Exit:
         return await asyncio.shield(self._exit)
 
     async def stop(self, grace: float, repeat_term_after: float | None = None) -> Exit:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace
+        self.remember(processes.snapshot())  # now: with the leader's end goes the proof of who came from it
         while not self._exit.done() and (left := deadline - loop.time()) > 0 and not self._hurried.is_set():
             self._send([self._leader()], signal.SIGTERM)
             await within(min(left, repeat_term_after or left), self._exited_or_hurried())
@@ -107,7 +117,7 @@ class LocalHandle:
 
     def _members(self) -> list[Process]:
         """Every living process of the tree, looking twice before saying that there is none: one may fork between looks."""
-        return tree(self.ticket, self._mark) or tree(self.ticket, self._mark)
+        return tree(self.ticket, self._mark, self._seen) or tree(self.ticket, self._mark, self._seen)
 
     def _send(self, members: Collection[Process], number: signal.Signals) -> None:
         for member in members:
@@ -133,7 +143,10 @@ class LocalHandle:
         if processes.LINUX:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)
-        ended = Exit(code, tuple(logs.tail(self.log, LAST_LINES, LAST_BYTES, since=self._log_start)))
+        last_lines: list[str] = []
+        with suppress(OSError):  # its end counts, whatever has become of its log
+            last_lines = logs.tail(self.log, LAST_LINES, LAST_BYTES, since=self._log_start)
+        ended = Exit(code, tuple(last_lines))
         logs.append(self.log, f"=== Instance {self.ticket.instance} {ended} at {clock.stamp(self._now())} ===")
         self._exit.set_result(ended)
 
@@ -147,6 +160,7 @@ class LocalLauncher:
         self._log_max_bytes = log_max_bytes
         self._log_backups = log_backups
         self._running: list[LocalHandle] = []
+        self._launching: set[int] = set()
         become_subreaper()
 
     async def launch(self, command: Command, record: Record) -> LocalHandle:
@@ -158,12 +172,15 @@ class LocalLauncher:
             except OSError as error:
                 raise StartFailed(f"its log {command.log} cannot be written: {error.strerror}") from None
             cleanup.callback(os.close, output)
-            logs.append(command.log, f"=== Instance {command.instance} started at {clock.stamp(self._now())} ===")
+            line = shlex.join(command.argv)
+            logs.append(command.log, f"=== Instance {command.instance} started at {clock.stamp(self._now())}: {line} ===")
             log_start = logs.size(command.log)
             ours, theirs = socket.socketpair()
             cleanup.callback(ours.close)
             child = self._spawn(theirs, output, mark, command)
             cleanup.callback(_abandon, child)
+            self._launching.add(child.pid)
+            cleanup.callback(self._launching.discard, child.pid)
             ours.setblocking(False)
             identity = processes.look(child.pid)
             if identity is None:
@@ -176,6 +193,7 @@ class LocalLauncher:
         ours.close()
         handle = LocalHandle(child, ticket, mark, command, log_start, self._now)
         self._running.append(handle)
+        self._launching.discard(child.pid)
         return handle
 
     def _spawn(self, channel: socket.socket, output: int, mark: str, command: Command) -> subprocess.Popen[bytes]:
@@ -245,6 +263,10 @@ class LocalLauncher:
         while True:
             await asyncio.sleep(MAINTENANCE_INTERVAL)
             self._running = [handle for handle in self._running if not handle.has_ended]
+            if self._running:
+                table = await asyncio.to_thread(processes.snapshot)
+                for handle in self._running:
+                    handle.remember(table)
             self._reap_orphans()
             for file in [handle.log for handle in self._running]:
                 try:
@@ -255,21 +277,25 @@ class LocalLauncher:
 
     def _reap_orphans(self) -> None:
         """Collect ended processes that the kernel made our children because theirs died: nobody else will."""
-        leaders = {handle.ticket.pid for handle in self._running}
+        leaders = {handle.ticket.pid for handle in self._running} | self._launching
         for child in processes.children(os.getpid()):
             if child.is_zombie and child.pid not in leaders and child.session != os.getsid(0):
                 with suppress(ChildProcessError):
                     os.waitpid(child.pid, os.WNOHANG)
 
 
-def tree(ticket: Ticket, mark: str) -> list[Process]:
-    """Every living process of the ticket's instance. Reaps orphans that ended, as the kernel makes them our children."""
+def tree(ticket: Ticket, mark: str, seen: Collection[Process] = ()) -> list[Process]:
+    """Every living process of the ticket's instance; *seen* are some that once were.
+
+    Reaps orphans that ended, as the kernel makes them our children.
+    """
     table = processes.snapshot()
     leader = table.get(ticket.pid)
     roots = processes.marked(mark, SPAWN_VARIABLE)
     if leader is None or leader.start_time == ticket.start_time:
         # A session keeps its number for as long as it has members, so nobody else can have it while we look.
         roots |= {p.pid for p in table.values() if p.session == ticket.pid and p.start_time >= ticket.start_time}
+    roots |= {process.pid for process in seen if process.is_same_as(table.get(process.pid))}
     members = [table[pid] for pid in processes.descendants(roots, table)]
     for member in members:
         if member.is_zombie and member.parent == os.getpid() and member.pid != ticket.pid:

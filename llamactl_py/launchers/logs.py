@@ -15,6 +15,9 @@ from pathlib import Path
 MEANWHILE = 1 << 20
 
 
+LONGEST_LINE = 4096
+
+
 def open_for_child(log: Path) -> int:
     """A descriptor that appends to *log*, made readable by its owner alone. Raises OSError."""
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -22,9 +25,11 @@ def open_for_child(log: Path) -> int:
 
 
 def append(log: Path, line: str) -> None:
-    """Add a line of our own. What cannot be written is lost: a full disk must not keep a backend from being stopped."""
+    """Add a line of our own: one line, printable, not too long. What cannot be written is lost: a full disk must not keep a
+    backend from being stopped."""
+    shown = "".join(c if c.isprintable() else "?" for c in (line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..."))
     with suppress(OSError), open(open_for_child(log), "ab") as file:
-        file.write(f"{line}\n".encode())
+        file.write(f"{shown}\n".encode())
 
 
 def backup(log: Path, number: int) -> Path:

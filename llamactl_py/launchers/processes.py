@@ -20,6 +20,9 @@ from llamactl_py.launchers.base import Listening
 from llamactl_py.launchers.sockets import listening_inodes
 
 LINUX = sys.platform == "linux"
+GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
+"""What reading about a process raises when it has ended meanwhile, or is none of ours. Nothing else may pass for that: with no
+descriptor left to look with, every tree would seem to be empty."""
 PROC = Path("/proc")
 
 
@@ -32,6 +35,10 @@ class Process:
     session: int
     start_time: int
     is_zombie: bool
+
+    def is_same_as(self, other: Process | None) -> bool:
+        """Are both the same process, perhaps at different moments?"""
+        return other is not None and (self.pid, self.start_time) == (other.pid, other.start_time)
 
     def send(self, number: signal.Signals) -> bool:
         """Signal this very process; False when it is gone, also when its pid belongs to another one by now."""
@@ -77,7 +84,7 @@ def look(pid: int) -> Process | None:
                 ended = process.status() == psutil.STATUS_ZOMBIE
                 return Process(pid, process.ppid(), os.getsid(pid), int(process.create_time() * 1e6), ended)
         stat = (PROC / str(pid) / "stat").read_bytes()
-    except (OSError, psutil.Error):
+    except (*GONE, psutil.Error):
         return None
     # The second field is the name in parentheses and may itself hold spaces and parentheses.
     fields = stat[stat.rindex(b")") + 2 :].split()
@@ -95,7 +102,7 @@ def children(pid: int) -> list[Process]:
     if not LINUX:
         return [process for process in snapshot().values() if process.parent == pid]
     found: list[Process] = []
-    with suppress(OSError):
+    with suppress(*GONE):
         for task in os.listdir(f"/proc/{pid}/task"):
             pids = (PROC / str(pid) / "task" / task / "children").read_text().split()
             found.extend(process for child in pids if (process := look(int(child))))
@@ -112,7 +119,7 @@ def marked(value: str, variable: str) -> set[int]:
         needle = f"{variable}={value}".encode()
         for entry in os.listdir(PROC):
             if entry.isdigit():
-                with suppress(OSError):
+                with suppress(*GONE):
                     environment = (PROC / entry / "environ").read_bytes()
                     if environment.startswith(needle) or b"\0" + needle in environment:
                         found.add(int(entry))
@@ -148,10 +155,10 @@ def listening(port: int, ours: Collection[int]) -> Listening:
     for pid in ours:
         if not inodes:
             break
-        with suppress(OSError):
+        with suppress(*GONE):
             folder = f"/proc/{pid}/fd"
             for descriptor in os.listdir(folder):
-                with suppress(OSError):
+                with suppress(*GONE):
                     link = os.readlink(f"{folder}/{descriptor}")  # noqa: PTH115 thousands of them: strings are enough
                     if link in inodes:
                         inodes.discard(link)

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from aiohttp import HttpVersion11, web
 
 from llamactl_py.ground.errors import BackendFailed, BadRequest
+from llamactl_py.ground.waiting import within
 from llamactl_py.instances.target import Target
 from llamactl_py.proxy.http1 import AnswerHead
 from llamactl_py.proxy.upstream import Broken, Exchange, Pool, Upstream
@@ -33,6 +36,13 @@ NOT_FOR_BACKENDS = HOP_BY_HOP | {
 """Credentials of our clients are ours alone; framing is made anew, and aiohttp has undone any encoding of the body; who the
 client is, is no business of a backend."""
 NOT_FOR_CLIENTS = HOP_BY_HOP | {b"content-length"}
+
+
+TICK = 1.0
+SETTLE = 0.05
+STALE_WITHIN = 0.2
+"""Seconds: between looks around; to wait whether a close was the death of the backend; within which a connection that had
+rested proves to have been closed. Later than that the request may have been worked on, and is not sent again."""
 
 
 class Relayed(web.StreamResponse):
@@ -59,22 +69,31 @@ class Relayed(web.StreamResponse):
 
 
 async def relay(
-    pool: Pool, request: web.Request, target: Target, path: str, body: bytes, response_timeout: float = 0.0
+    pool: Pool,
+    request: web.Request,
+    target: Target,
+    path: str,
+    body: bytes,
+    *,
+    is_current: Callable[[], bool] = lambda: True,
+    response_timeout: float = 0.0,
 ) -> web.StreamResponse:
     """Send *body* to *path* (raw, with its query) of *target* with the method and headers of *request*; stream the answer back.
 
-    *response_timeout*: longest silence of the backend in seconds, 0 for none. Raises BackendFailed while no byte of an answer
-    was sent; after that the client's connection is cut off.
+    *is_current* says whether the backend behind *target* is still the one to ask. *response_timeout*: longest silence of the
+    backend in seconds, 0 for none. Raises BackendFailed while no byte of an answer was sent; after that the client's
+    connection is cut off.
     """
     wire = request_head(request.method, refuse_tricks(path), request.raw_headers, target, len(body))
+    exchange = partial(_exchange, pool, request, target, wire, body, is_current, response_timeout)
     resting = pool.take(target.authority)
     try:
         if resting is not None:
             try:
-                return await _exchange(pool, resting, request, target, wire, body, response_timeout)
+                return await exchange(resting)
             except Stale:
                 pass  # it was closed before our request got there; a new one tells whether the backend lives
-        return await _exchange(pool, await pool.connect(target.authority), request, target, wire, body, response_timeout)
+        return await exchange(await pool.connect(target.authority))
     except Broken as broken:
         if broken.status is None:
             raise BackendFailed(str(broken)) from None
@@ -98,7 +117,14 @@ class Stale(Exception):
 
 
 async def _exchange(
-    pool: Pool, upstream: Upstream, request: web.Request, target: Target, wire: bytes, body: bytes, silence: float
+    pool: Pool,
+    request: web.Request,
+    target: Target,
+    wire: bytes,
+    body: bytes,
+    is_current: Callable[[], bool],
+    silence: float,
+    upstream: Upstream,
 ) -> web.StreamResponse:
     client = request.transport
     if client is None:
@@ -106,7 +132,6 @@ async def _exchange(
         raise ConnectionResetError("the client has left")
     speaks_11 = request.version >= HttpVersion11
     has_rested = upstream.rests_since > 0
-    exchange: Exchange
 
     def write_head(head: AnswerHead) -> bytes:
         return answer_head(head, target, speaks_11, _stays_open(request, head, speaks_11))
@@ -114,20 +139,16 @@ async def _exchange(
     exchange = Exchange(client, write_head, has_no_body=request.method == "HEAD", may_chunk=speaks_11)
     upstream.begin(exchange, wire, body)
     try:
-        while not exchange.is_complete and not exchange.failure:
-            await _wait(exchange, silence)
-            if exchange.is_full:
-                await request.writer.drain()
-                upstream.go_on()
+        await _carry(exchange, upstream, request, is_current, silence)
     except BaseException:
         upstream.close()
         raise
+    head = exchange.head
     if exchange.failure:
         upstream.close()
-        if has_rested and exchange.head is None and exchange.failure_is_closing:
+        if has_rested and head is None and exchange.failure_is_closing and upstream.age < STALE_WITHIN:
             raise Stale
-        raise Broken(exchange.failure, exchange.head.status if exchange.head else None, exchange.sent)
-    head = exchange.head
+        raise Broken(exchange.failure, head.status if head else None, exchange.sent)
     assert head is not None
     if head.keeps_alive and (head.is_chunked or head.length is not None):
         pool.give_back(upstream, target.resting_connections)
@@ -136,18 +157,41 @@ async def _exchange(
     return Relayed(head.status, exchange.sent, _stays_open(request, head, speaks_11))
 
 
-async def _wait(exchange: Exchange, silence: float) -> None:
-    """Until the exchange has something to decide; it fails when nothing comes for *silence* seconds."""
-    if not silence:
-        await exchange.wait()
-        return
-    before = exchange.sent
-    try:
-        async with asyncio.timeout(silence):
-            await exchange.wait()
-    except TimeoutError:
-        if exchange.sent == before:
+async def _carry(
+    exchange: Exchange, upstream: Upstream, request: web.Request, is_current: Callable[[], bool], silence: float
+) -> None:
+    """See an exchange to its end. Raises ConnectionResetError when the client has left.
+
+    Once a second it looks around for what no event tells: while nothing is read from a side, nobody hears it hang up.
+    """
+    loop = asyncio.get_running_loop()
+    sent, since = 0, loop.time()
+    tick = min(TICK, silence or TICK)
+    while not exchange.is_over:
+        if exchange.is_closing:
+            await asyncio.sleep(SETTLE)  # a backend that is dying closes its connections a moment before it is gone
+            exchange.finish() if is_current() else exchange.fail("ended in the middle of its answer")
+        elif await within(tick, request.writer.drain() if exchange.is_full else exchange.wait()):
+            if exchange.is_full:
+                upstream.go_on()
+        elif has_left(request):
+            raise ConnectionResetError("the client has left")
+        elif not is_current():
+            exchange.fail("ended before its answer was complete")
+        if exchange.sent != sent:
+            sent, since = exchange.sent, loop.time()
+        elif silence and loop.time() - since >= silence:
             exchange.fail(f"was silent for {silence:g} seconds (server.response_timeout)")
+
+
+def has_left(request: web.Request) -> bool:
+    """Has the client hung up, perhaps behind bytes that nobody has read yet (requests that it sent ahead)?"""
+    sock = request.transport.get_extra_info("socket") if request.transport else None
+    if sock is None or sock.fileno() < 0:
+        return True
+    poll = select.poll()
+    poll.register(sock.fileno(), getattr(select, "POLLRDHUP", 0))  # macOS tells of a full close only
+    return bool(poll.poll(0))
 
 
 def _stays_open(request: web.Request, head: AnswerHead, speaks_11: bool) -> bool:
@@ -190,7 +234,8 @@ def answer_head(head: AnswerHead, target: Target, speaks_11: bool, stays_open: b
 
 
 def _framing(head: AnswerHead, speaks_11: bool) -> bytes:
-    if said := [value for _, folded, value in head.headers if folded == b"content-length"]:
+    said = [value for _, folded, value in head.headers if folded == b"content-length"]
+    if said and head.status != 204:
         return b"Content-Length: %b\r\n" % said[0]  # as the backend says, also where a HEAD has no body
     if head.length is not None or not speaks_11:
         return b""

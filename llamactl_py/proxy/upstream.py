@@ -16,6 +16,7 @@ from llamactl_py.proxy.http1 import MAX_HEAD, AnswerHead, Chunks, Malformed
 
 HIGH_WATER = 1 << 16
 """Bytes that may wait for a client before we stop reading from its backend."""
+MAX_INTERIM = 20
 LONGEST_IDLE = 2.0
 """Seconds that a connection may rest and be used again. llama-server and uvicorn close theirs after 5."""
 
@@ -41,18 +42,25 @@ class Exchange:
         self.failure = ""
         self.failure_is_closing = False
         """The failure is that the connection was closed: before a byte of an answer that may mean that it was stale."""
+        self.is_closing = False
+        """The connection was closed behind a body without framing: its end, or that of the backend."""
         self.is_full = False
         """The client has more than HIGH_WATER bytes to read; reading from the backend is paused."""
         self._client, self._write_head = client, write_head
         self._has_no_body, self._may_chunk = has_no_body, may_chunk
         self._buffer = b""
+        self._interim = 0
         self._left = 0
         self._chunks: Chunks | None = None
         self._woken: asyncio.Future[None] | None = None
 
+    @property
+    def is_over(self) -> bool:
+        return self.is_complete or bool(self.failure)
+
     async def wait(self) -> None:
-        """Until there is something to decide: complete, failed, or full."""
-        if not (self.is_complete or self.failure or self.is_full):
+        """Until there is something to decide: it is over, closing, or full."""
+        if not (self.is_over or self.is_closing or self.is_full):
             self._woken = asyncio.get_running_loop().create_future()
             await self._woken
 
@@ -83,12 +91,17 @@ class Exchange:
         if self.is_complete:
             return
         if self.head and self.head.length is None and not self._chunks:
-            if self._may_chunk:
-                self._write(b"0\r\n\r\n")
-            self._complete()
+            self.is_closing = True
+            self.wake()
         else:
             when = "its answer was complete" if self.head else "it answered"
             self.fail(f"closed the connection before {when}", is_closing=True)
+
+    def finish(self) -> None:
+        """The close that was seen is the end of the answer, and not that of the backend."""
+        if self._may_chunk:
+            self._write(b"0\r\n\r\n")
+        self._complete()
 
     def _feed_head(self, data: bytes) -> None:
         data = self._buffer + data
@@ -101,11 +114,7 @@ class Exchange:
         head = AnswerHead.parse(data[:end], self._has_no_body)
         rest = data[end + 4 :]
         if head.status < 200:
-            if head.status == 101:
-                raise Malformed("it switched protocols unasked")
-            self._buffer = b""
-            if rest:
-                self._feed_head(rest)
+            self._feed_interim(head, rest)
             return
         self.head, self._buffer = head, b""
         self._left = head.length or 0
@@ -115,6 +124,15 @@ class Exchange:
             self._complete()
         if rest:
             self.feed(rest)
+
+    def _feed_interim(self, head: AnswerHead, rest: bytes) -> None:
+        """An answer before the answer (100 Continue, 103 Early Hints): nothing for the client."""
+        self._interim += 1
+        if head.status == 101 or self._interim > MAX_INTERIM:
+            raise Malformed("it switched protocols unasked" if head.status == 101 else "too many interim answers")
+        self._buffer = b""
+        if rest:
+            self._feed_head(rest)
 
     def _feed_counted(self, data: bytes) -> None:
         counted = data[: self._left]
@@ -158,6 +176,8 @@ class Upstream(asyncio.Protocol):
         self.exchange: Exchange | None = None
         self.authority = authority
         self.rests_since = 0.0
+        self.began = 0.0
+        """Moment on the loop's clock when the request was sent."""
         self._pool = pool
         self._lost = False
 
@@ -165,12 +185,15 @@ class Upstream(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its bases
 
     def data_received(self, data: bytes) -> None:
-        if self.exchange is None:
-            self.close()  # nobody asked
+        if self.exchange is None or self.exchange.is_over:
+            self._pool.distrust(self.authority)  # nobody asked: a later answer might be for an earlier request
+            self.close()
             return
         try:
             self.exchange.feed(data)
         except Malformed as error:
+            if self.exchange.is_complete:
+                self._pool.distrust(self.authority)
             self.exchange.fail(f"gave an answer that is no HTTP ({error})")
             self.close()
             return
@@ -193,11 +216,17 @@ class Upstream(asyncio.Protocol):
     def begin(self, exchange: Exchange, head: bytes, body: bytes) -> None:
         """Send a request and expect its answer."""
         self.exchange = exchange
+        self.began = asyncio.get_running_loop().time()
         if len(body) < HIGH_WATER:
             self.transport.write(head + body)
         else:
             self.transport.write(head)
             self.transport.write(body)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the request was sent."""
+        return asyncio.get_running_loop().time() - self.began
 
     def go_on(self) -> None:
         """The client has read: go on reading from the backend."""
@@ -221,6 +250,11 @@ class Pool:
     def __init__(self, connect_timeout: float) -> None:
         self._connect_timeout = connect_timeout
         self._resting: dict[tuple[str, int], list[Upstream]] = {}
+        self._distrusted: set[tuple[str, int]] = set()
+
+    def distrust(self, authority: tuple[str, int]) -> None:
+        """Let no connection to it rest any more: it sent bytes that nobody asked for."""
+        self._distrusted.add(authority)
 
     def take(self, authority: tuple[str, int]) -> Upstream | None:
         """The connection that rested last, if there is one that can be used."""
@@ -246,10 +280,10 @@ class Pool:
 
     def give_back(self, connection: Upstream, most: int) -> None:
         """Let it rest until the next request to its address, unless *most* rest there already."""
-        connection.go_on()
+        was_paused = connection.exchange is not None and connection.exchange.is_full  # more may have come that we did not see
         connection.exchange = None
         resting = self._resting.setdefault(connection.authority, [])
-        if len(resting) >= most or not connection.is_usable:
+        if len(resting) >= most or was_paused or connection.authority in self._distrusted or not connection.is_usable:
             connection.close()
             return
         connection.rests_since = asyncio.get_running_loop().time()

@@ -30,8 +30,12 @@ class DataDirectoryLock:
                 f"data directory {data_dir} is in use by another llamactl daemon (pid {holder}); "
                 "stop that one or choose another with --data-dir"
             ) from None
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
+        try:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
+        except OSError as error:
+            os.close(self._fd)
+            raise DaemonRefused(f"data directory {data_dir} cannot be written: {error.strerror}") from None
 
     def release(self) -> None:
         """Give the directory up."""

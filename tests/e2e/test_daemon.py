@@ -183,6 +183,26 @@ def test_what_was_stopped_by_hand_stays_stopped_after_a_kill(tmp_path: Path) -> 
         assert running.client.instance("a")["state"] == "stopped"
 
 
+# ---- clients that leave
+
+
+@pytest.mark.parametrize("ahead", [0, 32, 400])
+def test_a_client_that_left_is_noticed_also_behind_requests_that_it_sent_ahead(tmp_path: Path, ahead: int) -> None:
+    """While one is answered, those behind it stay unread, and with them that the client hung up."""
+    with daemon(tmp_path) as running:
+        with_stub(running, "a", "hang-on-request")
+        running.client.start("a")
+        running.until("a", "ready")
+        body = b'{"model":"a"}'
+        head = f"Host: localhost\r\nAuthorization: Bearer {running.key}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        with socket.create_connection(("127.0.0.1", int(running.client.url.rpartition(":")[2]))) as client:
+            client.sendall(b"POST /v1/x HTTP/1.1\r\n" + head + body)
+            wait_for(lambda: running.client.instance("a")["in_flight"] == 1, 5)
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * ahead)
+            time.sleep(0.3)  # until the daemon has read as much as it wants to
+        wait_for(lambda: running.client.instance("a")["in_flight"] == 0, 2)
+
+
 # ---- being killed
 
 

@@ -115,8 +115,12 @@ def test_a_killed_backend_comes_back_by_itself_and_answers_again(
     assert (second["state"], second["restarts"], second["last_exit"]["code"]) == ("ready", 1, -9)
 
 
-def test_streams_under_way_end_honestly_when_their_backend_is_killed(served: Daemon, commands: Commands, sdk: Sdk) -> None:
-    served.create("tiny", commands["slow"]())
+@pytest.mark.parametrize("backend", ["slow", "mlx_lm.server"])
+def test_streams_under_way_end_honestly_when_their_backend_is_killed(
+    served: Daemon, commands: Commands, sdk: Sdk, backend: str
+) -> None:
+    """mlx_lm.server ends its streams by closing, which is also what its death looks like."""
+    served.create("tiny", commands[backend]())
     client = sdk(served)
     assert count(client, "tiny") == COUNTED
     outcomes: list[str] = []
