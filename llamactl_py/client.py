@@ -16,6 +16,10 @@ class Unreachable(Exception):
     """No daemon answers at that address."""
 
 
+class BrokenOff(Unreachable):
+    """The daemon had begun to answer when the connection ended."""
+
+
 class Refused(Exception):
     """The daemon answered with an error; the message is what it said."""
 
@@ -25,9 +29,12 @@ class Refused(Exception):
 
 
 class Client:
-    """`Client("http://127.0.0.1:8080", key)`. Every method raises Unreachable and Refused."""
+    """`Client("http://127.0.0.1:8080", key)`. Every method raises Unreachable and Refused.
 
-    def __init__(self, url: str, key: str | None, timeout: float = 300.0) -> None:
+    *key_source* says to people where the key came from.
+    """
+
+    def __init__(self, url: str, key: str | None, timeout: float = 300.0, *, key_source: str = "") -> None:
         try:
             parts = urlsplit(url)
             usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -38,6 +45,7 @@ class Client:
         self.url = url.rstrip("/")
         self._parts = parts
         self._timeout = timeout
+        self._key_source = key_source
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
     # -- instances --------------------------------------------------------------------------------------------------------
@@ -122,16 +130,20 @@ class Client:
         """*patient*: silence is no failure, however long it lasts."""
         kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
         connection = kind(self._parts.hostname or "", self._parts.port, timeout=None if patient else self._timeout)
+        has_begun = False
         try:
             data = json.dumps(body).encode() if body is not None else None
             headers = self._headers | ({"Content-Type": "application/json"} if data is not None else {})
             connection.request(method, self._parts.path.rstrip("/") + path, data, headers)
             answer = connection.getresponse()
+            has_begun = True
             if answer.status >= 400:
-                raise _refusal(answer.status, answer.read())
+                raise _refusal(answer.status, answer.read(), self._key_source)
             yield answer
         except (OSError, http.client.HTTPException) as error:
-            raise Unreachable(f"no daemon answers at {self.url} ({error}); is `llamactl serve` running?") from None
+            if has_begun:
+                raise BrokenOff(f"the daemon at {self.url} broke off in the middle of its answer; did it end?") from None
+            raise Unreachable(f"no daemon answers at {self.url} ({_plain(error)}); is `llamactl serve` running?") from None
         finally:
             connection.close()
 
@@ -140,14 +152,28 @@ def _path(name: str) -> str:
     return f"/api/v1/instances/{quote(name, safe='')}"
 
 
-def _refusal(status: int, text: bytes) -> Refused:
+def _plain(error: Exception) -> str:
+    """What went wrong on the way, without the names and numbers of Python."""
+    if isinstance(error, TimeoutError):
+        return "it took too long"
+    if isinstance(error, http.client.RemoteDisconnected | ConnectionResetError | BrokenPipeError):
+        return "it closed the connection without an answer"
+    if isinstance(error, http.client.HTTPException):
+        return "what answers there does not speak HTTP"
+    return (getattr(error, "strerror", None) or str(error)).lower()
+
+
+def _refusal(status: int, text: bytes, key_source: str) -> Refused:
     try:
         body = json.loads(text)
     except ValueError:
         return Refused(status, "", f"the daemon answered {status}")
     error = body.get("error") if isinstance(body, dict) else None
     if isinstance(error, dict):
-        return Refused(status, str(error.get("code", "")), str(error.get("message", "")))
-    return Refused(
-        status, str(error), str(body.get("details", error)) if isinstance(body, dict) else f"the daemon answered {status}"
-    )
+        code, message = str(error.get("code", "")), str(error.get("message", ""))
+    else:
+        code = str(error)
+        message = str(body.get("details", error)) if isinstance(body, dict) else f"the daemon answered {status}"
+    if status == 401 and key_source:
+        message = f"{message.partition(';')[0]}; {key_source}"
+    return Refused(status, code, message)

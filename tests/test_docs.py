@@ -272,6 +272,43 @@ def test_the_example_of_curl_works(tmp_path: Path, llama_server: Path, tiny_gguf
         assert (running.client.instances(), running.client.keys()) == ([], [])
 
 
+def test_the_example_of_curl_says_what_is_wrong_and_leaves_nothing_of_its_own(tmp_path: Path) -> None:
+    example = ("bash", str(ROOT / "examples" / "curl.sh"), "/no/such model.gguf")
+
+    def said(**more: str) -> str:
+        environment = {name: value for name, value in os.environ.items() if name not in ("URL", "MANAGEMENT_KEY")} | more
+        done = subprocess.run(example, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode != 0
+        return done.stdout + done.stderr
+
+    with daemon(tmp_path) as running:
+        url = running.client.url
+        assert "MANAGEMENT_KEY: is not set" in said(URL=url)
+        assert "this route needs a management key" in said(URL=url, MANAGEMENT_KEY="wrong")
+        assert "does not exist" in said(URL=url, MANAGEMENT_KEY=running.key)
+        assert (running.client.instances(), running.client.keys()) == ([], [])
+        running.create("curl-example", "llama-server -m /other.gguf")
+        assert "curl-example" in said(URL=url, MANAGEMENT_KEY=running.key)
+        (kept,) = running.client.instances()
+        assert kept["options"]["backend_options"]["model"] == "/other.gguf"
+
+
+def test_the_example_with_the_openai_sdk_says_what_is_wrong(tmp_path: Path) -> None:
+    example = (sys.executable, str(ROOT / "examples" / "openai_client.py"), "tiny")
+
+    def said(**more: str) -> str:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("LLAMACTL_")} | more
+        done = subprocess.run(example, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout) == (1, "")
+        return done.stderr
+
+    with daemon(tmp_path) as running:
+        url = running.client.url
+        assert "llamactl keys create NAME" in said(LLAMACTL_URL=url)
+        assert said(LLAMACTL_URL=url, LLAMACTL_KEY="wrong").startswith("401: ")
+    assert said(LLAMACTL_URL=url, LLAMACTL_KEY="any").startswith(f"no answer from {url}: ")
+
+
 @pytest.mark.real
 def test_the_example_with_the_openai_sdk_works(tmp_path: Path, llama_server: Path, tiny_gguf_model: Path) -> None:
     with daemon(tmp_path) as running:

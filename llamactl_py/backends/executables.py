@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 
 from llamactl_py.backends.backend import Backend
-from llamactl_py.ground.errors import Invalid, Problem, nearest
+from llamactl_py.ground.errors import Invalid, Problem
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.ASCII | re.DOTALL)
 _PYTHON = re.compile(r"python(\d(\.\d+)?)?", re.ASCII)
@@ -116,7 +117,8 @@ def _complete(start: Start, program: tuple[str, ...]) -> None:
 
 def _unknown(word: str, backends: Sequence[Backend]) -> Invalid:
     names = sorted({" ".join(e) for b in backends for e in b.executables})
-    hint = nearest(_base(word), names)
+    close = get_close_matches(_base(word), names, n=1, cutoff=0.7)  # ollama is as far from vllm as any other program
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
     commands = ", ".join(" ".join(b.command) for b in backends)
     return Invalid(
         [

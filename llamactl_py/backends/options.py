@@ -137,9 +137,7 @@ def cautions(catalogue: Catalogue, options: Mapping[str, Value]) -> Iterator[str
         if flag.warn and value is not False:
             yield f"{flag.flag} {flag.warn}"
         if flag.removed:
-            yield f"{flag.flag} is refused by {catalogue.program} {catalogue.version}" + (
-                f"; use {flag.instead}" if flag.instead else ""
-            )
+            yield f"newer {catalogue.program} refuses {flag.flag}" + (f"; use {flag.instead}" if flag.instead else "")
         items = value if isinstance(value, list) else [value]
         if flag.choices and (odd := [write(item) for item in items if write(item) not in flag.choices]):
             known = ", ".join(flag.choices[:12]) + (", ..." if len(flag.choices) > 12 else "")

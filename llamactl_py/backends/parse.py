@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 
 from llamactl_py.backends import lexer
 from llamactl_py.backends.arguments import EXTRA
 from llamactl_py.backends.backend import Backend
 from llamactl_py.backends.catalogue import Catalogue, Flag
 from llamactl_py.backends.executables import Start, recognise
-from llamactl_py.backends.options import cautions, is_meant, owned_warning
+from llamactl_py.backends.options import MAX_HINTS, cautions, is_meant, owned_warning
 from llamactl_py.backends.values import NUMBER, Scalar, Unfit, Value, on_off, read_word, truth
 from llamactl_py.ground.errors import Invalid, Problem
 
@@ -80,6 +81,8 @@ class _Reader:
     """Places in `extra` of words that belong to no flag; the first of them may turn out to be the model."""
     warnings: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    hints: int = 0
+    """How many unknown flags a near one was looked for; that costs a millisecond each."""
 
     def read(self) -> dict[str, Value]:
         """All words as options. Raises Invalid with every problem found."""
@@ -188,10 +191,35 @@ class _Reader:
         """Kept as it is, with the word behind it: only the server knows whether that is its value."""
         self.extra.append(word)
         following = self._next()
-        is_whole = "=" in word or (word[1:2].isalpha() and word[2:].isdigit())  # -O3 has its value in it
+        has_digits = word[1:2].isalpha() and word[2:].isdigit()  # -O3 has its value in it
+        is_whole = "=" in word or has_digits
+        name = word.partition("=")[0]
+        if not has_digits and not self._may_mean_one(name):
+            program = self.catalogue.program
+            self.warnings.append(f"{name[:60]} is not known to {program}; it is passed on as it is{self._hint(name)}")
         if following is not None and not is_whole and not _looks_like_flag(following):
             self.extra.append(following)
             self.at += 1
+
+    def _may_mean_one(self, name: str) -> bool:
+        """argparse takes the beginning of a long flag, and vLLM the fields of one that takes JSON (--flag.field)."""
+        if self.catalogue.grammar != "argparse":
+            return False
+        if "." in name:
+            return self.catalogue.by_word(name.partition(".")[0]) is not None
+        if not name.startswith("--"):
+            return False
+        start = name.replace("_", "-")
+        return any(s.replace("_", "-").startswith(start) for flag in self.catalogue for s in (*flag.spellings, *flag.negations))
+
+    def _hint(self, name: str) -> str:
+        """The nearest spelling; none for short flags, as each is near to all others."""
+        self.hints += 1
+        if len(name) < 5 or self.hints > MAX_HINTS:
+            return ""
+        spellings = [s.removeprefix("--") for f in self.catalogue for s in (*f.spellings, *f.negations) if s.startswith("--")]
+        close = get_close_matches(name.lstrip("-")[:60].replace("_", "-"), spellings, n=1, cutoff=0.75)
+        return f" (did you mean --{close[0]}?)" if close else ""
 
     def _settle_strays(self) -> None:
         """The first word that belongs to no flag is the model, unless a flag named one."""

@@ -99,7 +99,8 @@ def find_backend() -> Candidate:
         if candidate.is_here(search):
             return candidate
     raise DaemonRefused(
-        f"no backend found ({', '.join(c.program for c in CANDIDATES)}); the smallest is: pip install 'llamactl-py[mlx,demo]'"
+        f"no backend found ({', '.join(c.program for c in CANDIDATES)}); "
+        "the smallest is, from a checkout: pip install '.[mlx,demo]'"
     )
 
 
@@ -140,7 +141,8 @@ def _connect(daemon: subprocess.Popen[bytes], data: Path, log: Path) -> Client:
     with render.spinner("starting a daemon"):
         while not (data / paths.ADDRESS).exists():
             if daemon.poll() is not None or time.monotonic() > deadline:
-                raise DaemonRefused(f"the daemon did not start: {log.read_text(errors='replace').strip()}")
+                said = log.read_text(errors="replace").strip().replace("llamactl: ", "")
+                raise DaemonRefused(f"the daemon did not start: {said}")
             time.sleep(0.02)
     return Client((data / paths.ADDRESS).read_text().strip(), (data / paths.MANAGEMENT_KEY).read_text().strip())
 

@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,9 +14,12 @@ from rich.markup import escape
 
 from llamactl_py.cli import render
 from llamactl_py.cli.main import Connection
-from llamactl_py.client import Client, Refused
+from llamactl_py.client import BrokenOff, Client, Refused, Unreachable
+from llamactl_py.ground.errors import nearest
 
 POLL = 0.1
+DOWNLOADS = ("hf_repo", "docker_repo", "model_url", "hf_model_repo_id")
+"""Options that say where the model comes from; its path is then that of a file to come, or one in a repository."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
 names_argument = click.argument("names", nargs=-1, required=True, metavar="NAME...")
@@ -33,6 +37,9 @@ def ps(connection: Connection, as_json: bool) -> None:
         render.instances(found)
 
 
+NO_NAME = "NAME is missing before the command, as in: llamactl create NAME -- llama-server -m MODEL.gguf"
+
+
 class CommandAfterDashes(click.Command):
     """What follows -- is another program's; before it our own options may stand in any order. Without a -- the second word
     begins the other program's command."""
@@ -40,7 +47,25 @@ class CommandAfterDashes(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.allow_interspersed_args = "--" in args
         ctx.ignore_unknown_options = "--" not in args
+        if "--" in args:
+            self._check(ctx, args[: args.index("--")])
         return super().parse_args(ctx, args)
+
+    def _check(self, ctx: click.Context, ours: list[str]) -> None:
+        """Refuse what only looks like a mistake of ours: a NAME that is missing, and flags of the server among our own."""
+        try:
+            given, _, _ = self.make_parser(ctx).parse_args(list(ours))
+        except click.NoSuchOption as error:
+            if any(error.option_name in parameter.opts for parameter in ctx.find_root().command.params):
+                raise  # it is told that those stand before the command
+            word = next((word for word in ours if word.startswith(error.option_name)), error.option_name)
+            options = [spelling[2:] for parameter in self.params for spelling in parameter.opts if spelling.startswith("--")]
+            hint = nearest(word.lstrip("-"), options).replace("mean '", "mean '--")
+            raise click.UsageError(
+                f"{word} is no option of llamactl create{hint}; flags of the server go after --, behind its name", ctx
+            ) from None
+        if not isinstance(given.get("name"), str) and not given.get("help"):
+            raise click.UsageError(NO_NAME, ctx)
 
 
 @click.command(cls=CommandAfterDashes, short_help="Create an instance from the command line of its server.")
@@ -76,6 +101,9 @@ def create(
       llamactl create big --idle-timeout 1h -- vllm serve Qwen/Qwen3-32B
     Host, port and API key are the daemon's business and are left out of the command.
     """
+    if " " in name or (command and command[0].startswith("-")):
+        # The first word of the command was taken for the name.
+        raise click.UsageError(NO_NAME)
     if not command:
         raise click.UsageError(
             "the command of the server is missing; write it after --, as in: llamactl create NAME -- llama-server -m MODEL.gguf"
@@ -84,6 +112,8 @@ def create(
     # One word that holds blanks is a whole command line in quotes; several words went through a shell already.
     parsed = client.parse_command(command[0] if len(command) == 1 else shlex.join(command))
     warnings = parsed.pop("warnings", [])
+    if connection.is_here:
+        warnings += _settle_model(parsed)
     options = {
         **parsed,
         "environment": {**parsed.get("environment", {}), **dict(_variable(text) for text in environment)},
@@ -93,7 +123,7 @@ def create(
         "group": group,
     }
     instance = client.create(name, {key: value for key, value in options.items() if value not in (None, {}, [])})
-    render.warnings([*warnings, *instance.pop("warnings", [])])
+    render.warnings(list(dict.fromkeys([*warnings, *instance.pop("warnings", [])])))
     if start_now:
         instance = _start_and_wait(client, name, client.start)
     if as_json:
@@ -157,7 +187,9 @@ def rm(connection: Connection, names: tuple[str, ...], force: bool) -> None:
             client.delete(name, force=force)
         except Refused as error:
             failed = True
-            render.err.print(f"llamactl: {escape(str(error))}")
+            said = str(error).removesuffix(", or delete it with force")
+            remedy = f", or: llamactl rm -f {name}" if error.status == 409 else ""
+            render.err.print(f"llamactl: {escape(said + remedy)}")
         else:
             render.out.print(f"{escape(name)} is deleted")
     if failed:
@@ -175,12 +207,35 @@ def logs(connection: Connection, name: str, lines: int, follow: bool) -> None:
     """Show the log of an instance."""
     stdout = sys.stdout.buffer
     last = b"\n"
-    for part in connection.client().logs(name, lines, follow=follow):
-        stdout.write(part)
-        stdout.flush()
-        last = part[-1:]
+    client = connection.client()
+    broke_off = None
+    try:
+        for part in client.logs(name, lines, follow=follow):
+            stdout.write(part)
+            stdout.flush()
+            last = part[-1:]
+    except BrokenOff as error:
+        broke_off = error
     if last != b"\n":
         stdout.write(b"\n")
+        stdout.flush()
+    if follow:
+        _say_why_it_ended(client, name)
+    if broke_off:
+        raise broke_off
+
+
+def _say_why_it_ended(client: Client, name: str) -> None:
+    """A log that is followed ends with its instance, or with the daemon. Raises Unreachable for the second."""
+    try:
+        client.instance(name)
+    except Unreachable:
+        raise Unreachable(f"the daemon at {client.url} has ended, and the log of {name} with it") from None
+    except Refused as error:
+        if error.status != 404:
+            raise
+        render.err.print(f"llamactl: {escape(name)} was deleted, and its log with it")
+        sys.exit(0)
 
 
 def _each(names: tuple[str, ...], as_json: bool, act: Callable[[str], dict[str, Any]]) -> None:
@@ -214,14 +269,50 @@ def _start_and_wait(client: Client, name: str, act: Callable[[str], dict[str, An
     with render.spinner(f"{name}: starting") as tell:
         begun = time.monotonic()
         old_pid = client.instance(name).get("pid") if act == client.restart else None
-        instance = act(name)
-        while instance["state"] not in ("ready", "failed", "stopped") or (old_pid and instance.get("pid") == old_pid):
-            if instance["state"] == "backoff":
-                break
-            tell(f"{name}: {instance['state']} ({time.monotonic() - begun:.0f} s)")
-            time.sleep(POLL)
-            instance = client.instance(name)
+        try:
+            instance = act(name)
+            while instance["state"] not in ("ready", "failed", "stopped") or (old_pid and instance.get("pid") == old_pid):
+                if instance["state"] == "backoff":
+                    break
+                tell(f"{name}: {instance['state']} ({time.monotonic() - begun:.0f} s)")
+                time.sleep(POLL)
+                instance = client.instance(name)
+        except KeyboardInterrupt:
+            interrupted = True
+        else:
+            interrupted = False
+    if interrupted:
+        _say_how_it_was_left(client, name)
+        sys.exit(130)
     return instance
+
+
+def _say_how_it_was_left(client: Client, name: str) -> None:
+    """After Ctrl-C: we no longer wait, and the daemon goes on."""
+    try:
+        state = client.instance(name)["state"]
+    except (Refused, Unreachable):
+        return
+    said = f"is {state}" if state in ("ready", "stopped", "failed") else f"is still starting; llamactl stop {name} ends it"
+    render.err.print(f"{escape(name)} {escape(said)}")
+
+
+def _settle_model(parsed: dict[str, Any]) -> list[str]:
+    """Make a relative path of a model absolute where there is such a file here: the daemon runs in another directory.
+
+    Gives what to tell about it. A name that is no file may be one of a repository, and is only doubted where a file is meant.
+    """
+    options = parsed.get("backend_options", {})
+    model = options.get("model")
+    if not isinstance(model, str) or not model or Path(model).is_absolute() or any(word in options for word in DOWNLOADS):
+        return []
+    found = Path.cwd() / model
+    if found.exists():
+        options["model"] = str(found.resolve() if ".." in found.parts else found)
+        return [f"the model {model} was made {options['model']}: the daemon runs in a directory of its own"]
+    if model.startswith(("./", "../")) or model.endswith(".gguf"):
+        return [f"the model {model} is not here, and is relative to the directory in which the daemon was started"]
+    return []
 
 
 def _variable(text: str) -> tuple[str, str]:

@@ -98,6 +98,8 @@ class Connection:
 
     def __init__(self, url: str | None, key_file: Path | None, data_dir: Path | None) -> None:
         self._url, self._key_file, self.data_dir = url, key_file, data_dir
+        self.is_here = False
+        """Does the daemon run on this machine, as far as its address tells? Known once there is a client."""
 
     def client(self) -> Client:
         """A client of it. Raises Unreachable when no address is known."""
@@ -111,11 +113,15 @@ class Connection:
             raise Unreachable(
                 f"no daemon is running on {data_dir}; start one with `llamactl serve`, or give its address with --url"
             )
-        key = _read_key(self._key_file) if self._key_file else os.environ.get("LLAMACTL_API_KEY")
+        self.is_here = url == own_url or _is_this_machine(url)
+        key, place = (_read_key(self._key_file), f"--key-file {self._key_file}") if self._key_file else (None, "")
+        if not key and (key := os.environ.get("LLAMACTL_API_KEY")):
+            place = "LLAMACTL_API_KEY"
         # The key in the data directory is for the daemon there: no other machine is to be shown it.
-        if not key and (url == own_url or _is_this_machine(url)):
-            key = _read(data_dir / paths.MANAGEMENT_KEY)
-        return Client(url, key)
+        if not key and self.is_here and (key := _read(data_dir / paths.MANAGEMENT_KEY)):
+            place = str(data_dir / paths.MANAGEMENT_KEY)
+        said = f"the key from {place} is none that this daemon knows" if key else "give one with --key-file or LLAMACTL_API_KEY"
+        return Client(url, key, key_source=said)
 
 
 def _read(file: Path) -> str | None:
@@ -143,9 +149,14 @@ def main() -> None:
     """The console script."""
     from llamactl_py.ground.errors import BadConfiguration, DaemonRefused
 
+    _open_what_is_closed()
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption) and error.ctx and _is_for_the_group(error):
+            error = click.UsageError(
+                f"{error.option_name} stands before the command: llamactl {error.option_name} ...", error.ctx
+            )
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
@@ -158,6 +169,20 @@ def main() -> None:
         if code is None:
             raise
     sys.exit(code or 0)
+
+
+def _is_for_the_group(error: click.NoSuchOption) -> bool:
+    return any(error.option_name in option.opts for option in cli.params)
+
+
+def _open_what_is_closed() -> None:
+    """Started with stdout or stderr closed, we write to nowhere; and no file of ours gets their numbers."""
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(spare, True)
+    os.close(spare)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 it stays open for as long as we live
 
 
 def _told(error: Exception) -> int | None:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.padding import Padding
+from rich.text import Text
 
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000)
 """Where nobody looks, nothing is folded to a width."""
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 COLOURS = {"ready": "green", "starting": "yellow", "stopping": "yellow", "backoff": "red", "failed": "bold red", "stopped": "dim"}
+
+
+LESS_IMPORTANT = ("IN FLIGHT", "RESTARTS", "BACKEND", "SINCE")
+"""Columns that a narrow terminal does without, first one first; the reason then has a line of its own."""
 
 
 def as_json(value: Any) -> None:
@@ -48,36 +53,61 @@ def age(seconds: float) -> str:
 
 def instances(rows: Sequence[dict[str, Any]]) -> None:
     """The instance table."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("NAME", "STATE", "SINCE", "BACKEND", "PORT", "PID", "IN FLIGHT", "RESTARTS", "WHY"):
-        table.add_column(column, no_wrap=column != "WHY", overflow="fold")
-    for row in rows:
-        cells = (
-            escape(row["name"]),
-            state(row),
-            age(time.time() - row["since"]),
-            row["options"]["backend_type"],
-            str(row.get("port", "-")),
-            str(row.get("pid", "-")),
-            str(row["in_flight"]),
-            str(row["restarts"]),
-            escape(row.get("reason", "")),
-        )
-        table.add_row(*cells)
-    if rows:
-        out.print(table)
-    else:
+    if not rows:
         err.print("no instances yet; make one with: llamactl create NAME -- llama-server -m MODEL.gguf")
+        return
+    columns = {
+        "NAME": [escape(row["name"]) for row in rows],
+        "STATE": [state(row) for row in rows],
+        "SINCE": [age(time.time() - row["since"]) for row in rows],
+        "BACKEND": [row["options"]["backend_type"] for row in rows],
+        "PORT": [str(row.get("port", "-")) for row in rows],
+        "PID": [str(row.get("pid", "-")) for row in rows],
+        "IN FLIGHT": [str(row["in_flight"]) for row in rows],
+        "RESTARTS": [str(row["restarts"]) for row in rows],
+        "WHY": [escape(" ".join(row.get("reason", "").split())) for row in rows],
+    }
+    why = columns["WHY"]
+    if is_apart := _width(columns) > out.width:
+        del columns["WHY"]
+    for name in LESS_IMPORTANT:
+        if _width(columns) > out.width:
+            del columns[name]
+    header, *lines = _lines(columns)
+    out.print(header)
+    for line, reason in zip(lines, why, strict=True):
+        out.print(line)
+        if is_apart and reason:
+            out.print(Padding(Text.from_markup(reason, overflow="fold"), (0, 0, 0, 2), expand=False), soft_wrap=False)
+
+
+def _lines(columns: Mapping[str, Sequence[str]]) -> list[Text]:
+    """A header and the rows of *columns*, cells in markup; no blanks behind the last word of a line."""
+    lines = [Text() for _ in range(1 + max(map(len, columns.values())))]
+    for name, cells in columns.items():
+        texts = [Text(name, "bold"), *map(Text.from_markup, cells)]
+        width = max(text.cell_len for text in texts)
+        for line, text in zip(lines, texts, strict=True):
+            line.append_text(text).append(" " * (width - text.cell_len + 2))
+    for line in lines:
+        line.rstrip()
+    return lines
+
+
+def _width(columns: Mapping[str, Sequence[str]]) -> int:
+    return max(line.cell_len for line in _lines(columns))
 
 
 def keys(rows: Sequence[dict[str, Any]]) -> None:
     """The key table."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("ID", "NAME", "KEY", "CREATED"):
-        table.add_column(column, no_wrap=True)
-    for row in rows:
-        table.add_row(str(row["id"]), escape(row["name"]), f"{row['prefix']}...", f"{age(time.time() - row['created_at'])} ago")
-    out.print(table)
+    columns = {
+        "ID": [str(row["id"]) for row in rows],
+        "NAME": [escape(row["name"]) for row in rows],
+        "KEY": [f"{row['prefix']}..." for row in rows],
+        "CREATED": [f"{age(time.time() - row['created_at'])} ago" for row in rows],
+    }
+    for line in _lines(columns):
+        out.print(line)
 
 
 def warnings(found: Sequence[str]) -> None:

@@ -49,7 +49,7 @@ def serve(
     nothing of it is left. A second Ctrl-C ends everything at once.
     """
     from llamactl_py.config.load import load
-    from llamactl_py.daemon import Running, raise_file_limit
+    from llamactl_py.daemon import Running, is_loopback, raise_file_limit
     from llamactl_py.daemon import serve as run
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s")
@@ -69,8 +69,17 @@ def serve(
             # To a person, once; never into a log that others keep and read.
             told = f":\n  {daemon.management_key}" if render.err.is_terminal else "."
             render.err.print(f"The management key was made. It is kept in {daemon.key_file}, readable by you alone{told}")
-        url = escape(daemon.url)
-        render.err.print(f"llamactl {__version__} listens on [bold]{url}[/] (OpenAI API: {url}/v1). Ctrl-C stops it.")
+        url, listens_on = escape(daemon.url), settings.server.host
+        where = f"[bold]{url}[/]"
+        if not is_loopback(listens_on):
+            address = f"[{listens_on}]" if ":" in listens_on else listens_on
+            where = f"{escape(address)}:{daemon.url.rpartition(':')[2]}, reachable from other machines; here {where}"
+        render.err.print(f"llamactl {__version__} listens on {where} (OpenAI API: {url}/v1). Ctrl-C stops it.")
+        if not settings.auth.require_management_auth:
+            render.err.print(
+                "[yellow]warning:[/] management needs no key (auth.require_management_auth is false): "
+                "every program of this machine may run commands as this user"
+            )
 
     run_loop(lambda: run(settings, started))
 

@@ -70,9 +70,7 @@ def needs(*libraries: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         names = " and ".join((", ".join(libraries[:-1]), libraries[-1]))
-        raise DaemonRefused(
-            f"writing the tiny model needs {names}; install them with: pip install 'llamactl-py[demo]'"
-        ) from error
+        raise DaemonRefused(f"writing the tiny model needs {names}; from a checkout: pip install '.[demo]'") from error
 
 
 def learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:

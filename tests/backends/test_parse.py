@@ -423,3 +423,43 @@ def test_any_words_are_parsed_or_invalid(words: list[str], backend_type: str) ->
     except Invalid:
         return
     assert BACKENDS[backend_type].normalise(parsed.backend_options).options == parsed.backend_options
+
+
+# ---- unknown flags
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        pytest.param(
+            "llama-server --ctx-sise 5", "--ctx-sise is not known to llama-server; {} (did you mean --ctx-size?)", id="near"
+        ),
+        pytest.param(
+            "llama-server --ctx_sise=5", "--ctx_sise is not known to llama-server; {} (did you mean --ctx-size?)", id="="
+        ),
+        pytest.param("llama-server --frobnicate", "--frobnicate is not known to llama-server; {}", id="near nothing"),
+        pytest.param("llama-server -zz 1", "-zz is not known to llama-server; {}", id="short"),
+        pytest.param(
+            "vllm serve m --max-modl-len 5", "--max-modl-len is not known to vllm serve; {} (did you mean --max-model-len?)"
+        ),
+        pytest.param("vllm serve m --max-model-l 5", None, id="an abbreviation, which argparse takes"),
+        pytest.param("vllm serve m --compilation-config.mode 3", None, id="dotted"),
+        pytest.param("vllm serve m -cc.mode=3", None, id="short and dotted"),
+        pytest.param("vllm serve m -O3", None, id="with its value in it"),
+    ],
+)
+def test_an_unknown_flag_is_kept_with_a_warning_that_names_the_nearest(line: str, told: str | None) -> None:
+    parsed = parse_command(line)
+    assert parsed.backend_options["extra_args"]
+    assert parsed.warnings == ((told.format("it is passed on as it is"),) if told else ())
+
+
+def test_a_removed_flag_is_told_with_what_to_use_and_without_a_version() -> None:
+    assert parse_command("llama-server --mlock").warnings == ("newer llama-server refuses --mlock; use --load-mode mlock",)
+
+
+def test_a_program_that_is_far_from_all_others_gets_no_hint() -> None:
+    for word, hint in (("ollama", ""), ("lama-server", " (did you mean 'llama-server'?)")):
+        with pytest.raises(Invalid) as error:
+            parse_command(f"{word} serve x")
+        assert f"'{word}' is no server program that is known here{hint}; known are" in str(error.value)

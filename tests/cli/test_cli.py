@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import http.server
 import importlib
+import io
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,8 +25,10 @@ from typing import Any
 
 import click
 import pytest
+from rich.console import Console
 
 from llamactl_py import __version__
+from llamactl_py.cli import render
 from llamactl_py.cli.main import COMMANDS, SUMMARIES
 from llamactl_py.client import Client, Refused
 from tests.support.daemons import Daemon, daemon, of_tree, wait_for
@@ -116,6 +121,37 @@ def test_ps_shows_a_line_for_each_instance_and_never_folds_it_in_a_pipe(served: 
     assert "such/model.gguf' does not exist" in second
 
 
+@pytest.mark.parametrize("columns", [80, 60, 46])
+def test_ps_never_cuts_what_matters_however_narrow_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, width=columns, force_terminal=True, color_system=None, soft_wrap=True)
+    monkeypatch.setattr(render, "out", console)
+    why = "llama-server exited with code 1 before it was ready: error: invalid argument: --no-such-flag [and] more"
+    row = {"since": 0, "options": {"backend_type": "llama_cpp_python"}, "in_flight": 0, "restarts": 0}
+    render.instances(
+        [
+            {**row, "name": "qwen3-30b-a3b-instruct", "state": "ready", "port": 8000, "pid": 1234567},
+            {**row, "name": "bad", "state": "failed", "reason": why},
+        ]
+    )
+    header, first, second, *reason = re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue()).splitlines()
+    assert max(map(len, (header, first, second, *reason))) <= columns
+    assert {"NAME", "STATE", "PORT", "PID"} <= set(header.split())
+    assert {"qwen3-30b-a3b-instruct", "ready", "8000", "1234567"} <= set(first.split())
+    assert {"bad", "failed"} <= set(second.split())
+    assert "".join(reason).split() == why.split()
+    assert all(line.startswith("  ") for line in reason)
+
+
+def test_ps_and_keys_leave_no_blanks_at_the_end_of_a_line_in_a_pipe(llamactl: Llamactl) -> None:
+    llamactl("create", "a", "--", *SERVER)
+    llamactl("keys", "create", "k")
+    for words in (("ps",), ("keys", "ls")):
+        lines = llamactl(*words).out.splitlines()
+        assert len(lines) == 2
+        assert lines == [line.rstrip() for line in lines]
+
+
 def test_ps_json_is_what_the_api_says(served: Daemon, llamactl: Llamactl) -> None:
     llamactl("create", "a", "--", *SERVER)
     assert json.loads(llamactl("ps", "--json").out) == served.client.instances()
@@ -171,6 +207,55 @@ def test_what_create_leaves_out_is_told_on_stderr(served: Daemon, llamactl: Llam
     assert served.client.instance("a")["options"]["backend_options"] == {"model": "/dev/null"}
 
 
+def test_the_same_warning_is_told_once_and_an_unknown_flag_with_the_nearest(served: Daemon, llamactl: Llamactl) -> None:
+    said = llamactl("create", "a", "--", *SERVER, "--agent", "--ctx-sise", "5")
+    assert [line.split()[1] for line in said.err.splitlines()] == ["--ctx-sise", "--agent"]
+    assert "is not known to llama-server; it is passed on as it is (did you mean --ctx-size?)" in said.err
+    assert served.client.instance("a")["options"]["backend_options"]["extra_args"] == ["--ctx-sise", "5"]
+
+
+def test_a_relative_model_that_is_here_is_made_absolute(
+    served: Daemon, llamactl: Llamactl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny.gguf").touch()
+    monkeypatch.chdir(tmp_path)
+    said = llamactl("create", "a", "--", "llama-server", "-m", "tiny.gguf")
+    assert said.err.startswith(f"warning: the model tiny.gguf was made {tmp_path}/tiny.gguf: ")
+    assert served.client.instance("a")["options"]["backend_options"] == {"model": f"{tmp_path}/tiny.gguf"}
+
+
+def test_a_relative_model_that_is_not_here_is_kept_and_doubted_unless_it_may_be_a_repositorys(
+    served: Daemon, llamactl: Llamactl
+) -> None:
+    said = llamactl("create", "a", "--", "llama-server", "-m", "no-such.gguf")
+    assert said.err.startswith(
+        "warning: the model no-such.gguf is not here, and is relative to the directory in which the daemon"
+    )
+    assert llamactl("create", "b", "--", "vllm", "serve", "Qwen/Qwen3-32B") == Said(0, "b is stopped\n", "")
+    models = [row["options"]["backend_options"]["model"] for row in served.client.instances()]
+    assert models == ["no-such.gguf", "Qwen/Qwen3-32B"]
+
+
+@pytest.mark.parametrize(
+    "words", [("create", "a", "--start", "--", *SERVER), ("start", "a"), ("restart", "a")], ids=lambda w: w[0]
+)
+def test_ctrl_c_while_it_starts_says_that_it_goes_on_and_how_to_end_it(
+    served: Daemon, llamactl: Llamactl, words: tuple[str, ...]
+) -> None:
+    hangs = ("--env", "STUBD=never-ready")
+    if words[0] == "create":
+        words = (*words[:2], *hangs, *words[2:])
+    else:
+        llamactl("create", "a", *hangs, "--", *SERVER)
+    command = (*PROGRAM, "--data-dir", str(served.data), *words)
+    with subprocess.Popen(command, env=surroundings(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
+        wait_for(lambda: any(row["state"] == "starting" for row in served.client.instances()), 10)
+        waiting.send_signal(signal.SIGINT)
+        out, err = waiting.communicate(timeout=20)
+    assert (waiting.returncode, out, err) == (130, "", "a is still starting; llamactl stop a ends it\n")
+    assert served.client.instance("a")["state"] == "starting"
+
+
 def test_create_start_waits_until_it_is_ready(llamactl: Llamactl) -> None:
     said = llamactl("create", "a", "--start", "--env", "STUBD=load-time=0.3", "--", *SERVER)
     assert (said.code, said.out) == (0, "a is ready\n")
@@ -200,8 +285,30 @@ def test_create_json_prints_the_instance(served: Daemon, llamactl: Llamactl) -> 
         pytest.param(("a",), 2, "llamactl create NAME -- llama-server -m MODEL.gguf", id="no command"),
         pytest.param(("a", "--"), 2, "llamactl create NAME -- llama-server -m MODEL.gguf", id="nothing behind the dashes"),
         pytest.param(("a", "--env", "FOO", "--", *SERVER), 2, "'FOO' is not NAME=VALUE", id="bad variable"),
-        pytest.param(("a", "--strat", "--", *SERVER), 2, "--strat", id="unknown option"),
+        pytest.param(
+            ("a", "--strat", "--", *SERVER),
+            2,
+            "--strat is no option of llamactl create (did you mean '--start'?)",
+            id="unknown option",
+        ),
         pytest.param((), 2, "NAME", id="nothing at all"),
+        pytest.param(("--start", "--", *SERVER), 2, "NAME is missing before the command", id="no name"),
+        pytest.param(("--", "vllm", "serve", "x/y"), 2, "NAME is missing before the command", id="no name, and a sub-command"),
+        pytest.param(SERVER, 2, "NAME is missing before the command", id="no name and no dashes"),
+        pytest.param((" ".join(SERVER),), 2, "NAME is missing before the command", id="no name and one quoted word"),
+        pytest.param(
+            ("a", "--ngl", "99", "--", *SERVER),
+            2,
+            "--ngl is no option of llamactl create; flags of the server go after --",
+            id="the server's flag",
+        ),
+        pytest.param(
+            ("a", "-ngl", "99", "--", *SERVER),
+            2,
+            "-ngl is no option of llamactl create; flags of the server go after --",
+            id="a short one",
+        ),
+        pytest.param(("a", "--", "ollama", "serve"), 4, "'ollama' is no server program that is known here; known", id="ollama"),
     ],
 )
 def test_a_create_that_cannot_be_makes_nothing_and_says_why(
@@ -278,7 +385,7 @@ def test_rm_refuses_what_is_up_unless_forced_and_takes_the_log_along(served: Dae
     refused = llamactl("rm", "a", "nobody")
     assert (refused.code, refused.out) == (4, "")
     assert [line.split(":")[0] for line in refused.err.splitlines()] == ["llamactl", "llamactl"]
-    assert "stop it first" in refused.err
+    assert "a' is ready; stop it first, or: llamactl rm -f a\n" in refused.err
     assert llamactl("rm", "-f", "a") == Said(0, "a is deleted\n", "")
     assert not log.exists()
 
@@ -314,6 +421,28 @@ def test_logs_follow_goes_on_with_what_is_written_and_ends_with_ctrl_c(served: D
         assert following.process.wait(10) == 130
 
 
+def test_logs_follow_ends_with_the_instance(served: Daemon, llamactl: Llamactl) -> None:
+    llamactl("create", "a", "--start", "--", *SERVER)
+    with talking("--data-dir", str(served.data), "logs", "-f", "a", stderr=subprocess.STDOUT) as following:
+        assert following.until("=== Instance a started at ")
+        llamactl("rm", "-f", "a")
+        assert following.until("a was deleted") == "llamactl: a was deleted, and its log with it\n"
+        assert following.until("") == ""
+        assert following.process.wait(10) == 0
+
+
+def test_logs_follow_ends_with_the_daemon(tmp_path: Path) -> None:
+    with daemon(tmp_path, environment={"PATH": stub_on_path(tmp_path)}) as running:
+        running.create("a", " ".join(SERVER))
+        running.client.start("a")
+        with talking("--data-dir", str(running.data), "logs", "-f", "a", stderr=subprocess.STDOUT) as following:
+            assert following.until("=== Instance a started at ")
+            running.process.kill()
+            last = following.until("llamactl: ")
+            assert last == f"llamactl: the daemon at {running.client.url} has ended, and the log of a with it\n"
+            assert following.process.wait(10) == 3
+
+
 @dataclass
 class Talking:
     """A command that runs on, and what it says."""
@@ -327,10 +456,14 @@ class Talking:
 
 
 @contextmanager
-def talking(*words: str, **environment: str) -> Iterator[Talking]:
+def talking(*words: str, stderr: int | None = None, **environment: str) -> Iterator[Talking]:
     """A command in the background, killed after half a minute or at the end of the block."""
     process = subprocess.Popen(
-        (*PROGRAM, *words), env=surroundings(PYTHONUNBUFFERED="1", **environment), stdout=subprocess.PIPE, text=True
+        (*PROGRAM, *words),
+        env=surroundings(PYTHONUNBUFFERED="1", **environment),
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
     )
     timer = threading.Timer(30, process.kill)
     timer.start()
@@ -477,6 +610,67 @@ def test_a_wrong_key_or_none_is_told_from_no_daemon(served: Daemon, tmp_path: Pa
         assert "management key" in said.err
 
 
+def test_a_key_that_is_not_known_is_told_by_where_it_came_from(served: Daemon, tmp_path: Path) -> None:
+    key_file = tmp_path / "management.key"
+    key_file.write_text("wrong\n")
+    elsewhere = ("--url", served.client.url, "--data-dir", str(tmp_path))
+    for place, said in (
+        (f"--key-file {key_file}", run("--data-dir", str(served.data), "--key-file", str(key_file), "ps")),
+        ("LLAMACTL_API_KEY", run("--data-dir", str(served.data), "ps", LLAMACTL_API_KEY="wrong")),
+        (str(key_file), run(*elsewhere, "ps")),
+    ):
+        assert said == Said(
+            4, "", f"llamactl: this route needs a management key; the key from {place} is none that this daemon knows\n"
+        )
+    key_file.unlink()
+    assert run(*elsewhere, "ps").err.endswith("; give one with --key-file or LLAMACTL_API_KEY\n")
+
+
+@pytest.mark.parametrize("option", ["--url", "--key-file"])
+def test_an_option_that_stands_before_the_command_is_told_so_behind_it(option: str) -> None:
+    for words in (("ps", option, "x"), ("create", "a", option, "x", "--", *SERVER)):
+        said = run(*words)
+        assert (said.code, said.out) == (2, "")
+        assert f"{option} stands before the command: llamactl {option} ..." in said.err
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"), [(b"", "it closed the connection without an answer"), (b"SSH-2.0\r\n", "does not speak HTTP")]
+)
+def test_what_answers_and_is_no_daemon_is_told_in_plain_words(answer: bytes, told: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer_once() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        answering = threading.Thread(target=answer_once)
+        answering.start()
+        said = run("--data-dir", str(tmp_path), "--url", f"http://127.0.0.1:{listener.getsockname()[1]}", "ps")
+        answering.join()
+    assert (said.code, said.err.count("\n")) == (3, 1)
+    assert told in said.err
+
+
+def test_an_answer_that_breaks_off_is_told_in_plain_words(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def break_off() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n[")
+
+        answering = threading.Thread(target=break_off)
+        answering.start()
+        said = run("--data-dir", str(tmp_path), "--url", f"http://127.0.0.1:{listener.getsockname()[1]}", "ps")
+        answering.join()
+    assert (said.code, said.err.count("\n")) == (3, 1)
+    assert "broke off in the middle of its answer" in said.err
+
+
 def test_a_key_file_that_cannot_be_read_is_said_and_nothing_is_asked(served: Daemon, tmp_path: Path) -> None:
     said = run("--data-dir", str(served.data), "--key-file", str(tmp_path / "none"), "ps")
     assert (said.code, said.out) == (2, "")
@@ -504,6 +698,54 @@ def test_the_key_of_the_data_directory_is_not_sent_to_other_machines(served: Dae
         server.shutdown()
         answering.join()
     assert sent == [None, "Bearer given"]
+
+
+# ---- serve
+
+
+@contextmanager
+def serving(data: Path, *words: str, closed: str = "", **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """`llamactl serve` that answers; *closed* is for a shell, such as `>&-`. Killed at the end of the block."""
+    line = f'exec "$@" {closed}'
+    command = ("bash", "-c", line, "bash", *PROGRAM, "serve", "--port", "0", "--data-dir", str(data), *words)
+    with subprocess.Popen(
+        command, env=surroundings(**environment), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            wait_for(lambda: (data / "address").exists() or process.poll() is not None, 20)
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_serve_runs_with_its_streams_closed(tmp_path: Path, closed: str) -> None:
+    with serving(tmp_path, closed=closed) as process:
+        assert run("--data-dir", str(tmp_path), "ps", "--json").out == "[]\n"
+        process.terminate()
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "Traceback" not in out + err
+
+
+def test_serve_says_that_other_machines_reach_it(tmp_path: Path) -> None:
+    with serving(tmp_path, "--host", "0.0.0.0") as process:
+        url = (tmp_path / "address").read_text().strip()
+        process.terminate()
+        _, err = process.communicate(timeout=20)
+    port = url.rpartition(":")[2]
+    assert f" listens on 0.0.0.0:{port}, reachable from other machines; here {url} (OpenAI API: {url}/v1)." in err
+    assert url == f"http://127.0.0.1:{port}"
+
+
+def test_serve_without_management_keys_says_who_may_do_what(tmp_path: Path) -> None:
+    config = tmp_path / "open.yaml"
+    config.write_text("auth: {require_management_auth: false}\n")
+    with serving(tmp_path / "data", "--config", str(config)) as process:
+        process.terminate()
+        _, err = process.communicate(timeout=20)
+    (line,) = (line for line in err.splitlines() if line.startswith("warning:"))
+    assert "every program of this machine may run commands" in line
 
 
 # ---- output that nobody reads
@@ -622,6 +864,6 @@ def test_a_demo_without_any_server_says_what_to_install(scratch: Path) -> None:
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert "no backend found" in done.stderr
-    assert "pip install" in done.stderr
+    assert "from a checkout: pip install '.[mlx,demo]'" in done.stderr
     assert done.stderr.count("\n") == 1
     nothing_is_left(scratch)

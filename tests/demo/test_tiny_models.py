@@ -64,7 +64,7 @@ def test_a_missing_library_is_named_with_the_way_to_get_it(
     write: Callable[..., Path], library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)  # the import system's own sign for "there is no such module"
-    with pytest.raises(DaemonRefused, match=rf"{library.partition('.')[0]}.* and numpy; .*pip install 'llamactl-py\[demo\]'"):
+    with pytest.raises(DaemonRefused, match=rf"{library.partition('.')[0]}.* and numpy; .*pip install '\.\[demo\]'"):
         write(tmp_path / "model")
 
 

@@ -15,7 +15,7 @@ from llamactl_py.instances.fleet import Fleet
 from llamactl_py.instances.instance import Instance
 from llamactl_py.instances.state import State
 from tests.support.fakes import FakeLauncher, FakeStore, FakeTickets, Life, World, at_work, build, outcome, raw_options, world
-from tests.support.virtual import in_virtual_time, now, turns
+from tests.support.virtual import in_virtual_time, now, run, turns
 
 FULL = StorageFailed("disk full")
 
@@ -216,6 +216,8 @@ async def test_a_deleted_instance_is_gone_and_its_name_is_free() -> None:
         log = w.fleet.workshop.log_file("a")
         await w.fleet.delete("a")
         assert (names(w.fleet), stored(w), told.count, w.launcher.forgotten_logs) == ([], [], 1, [log])
+        await turns()
+        assert "owner of a" not in [task.get_name() for task in asyncio.all_tasks()]
         with pytest.raises(NotFound):
             await w.fleet.delete("a")
         b = await w.create("a", aliases=["x"])
@@ -245,6 +247,22 @@ async def test_a_deletion_whose_client_left_is_done_if_the_row_is_gone() -> None
         await cancel_after(2, asyncio.create_task(w.fleet.delete("a")))
         assert names(w.fleet) == stored(w) == []
         await w.create("a")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_name_that_is_taken_again_while_its_row_is_being_removed_leads_to_the_new_one(seed: int) -> None:
+    async def scenario() -> None:
+        async with world() as w:
+            old = await w.create("a")
+            w.store.takes = 5
+            deletion = asyncio.create_task(w.fleet.delete("a"))
+            await turns()
+            new, _ = await w.fleet.create("a", raw_options())
+            await deletion
+            assert w.fleet.get("a") is new is not old
+            assert await w.use(new) == now() == 5 + 1  # it has an owner
+
+    run(scenario(), seed)
 
 
 @in_virtual_time

@@ -109,7 +109,9 @@ async def died_and_is_not_to_be_restarted(w: World) -> Instance:
 
 async def failed_and_started_again(w: World) -> Instance:
     a = await could_not_start(w)
+    assert a.reason == "no such file"
     await start(w, a)
+    assert a.reason == ""
     return a
 
 
@@ -144,7 +146,8 @@ def a_bug_on_reaching(state: State) -> Scenario:
         a.want_up()
         await w.until(a, READY, FAILED)
         a.want_down(0)
-        await w.until(a, STOPPED, FAILED)
+        await w.until(a, FAILED)
+        await turns(30)
         assert not pending
         return a
 
@@ -441,6 +444,19 @@ async def test_a_shorter_deadline_counts_for_a_drain_that_has_begun() -> None:
 
 
 @in_virtual_time
+async def test_a_second_stop_does_not_lengthen_a_drain() -> None:
+    async with world(drain_timeout=30) as w, asyncio.TaskGroup() as clients:
+        a = await w.create("a")
+        await start(w, a)
+        clients.create_task(w.use(a, seconds=3600))
+        await asyncio.sleep(5)
+        a.want_down(30)
+        await asyncio.sleep(20)
+        a.want_down(60)
+        assert await stop(a, drain=300) == 1 + 5 + 30
+
+
+@in_virtual_time
 async def test_hurry_ends_drain_and_grace_at_once() -> None:
     async with world() as w, asyncio.TaskGroup() as clients:
         w.drain = 0
@@ -459,6 +475,7 @@ async def test_hurry_ends_drain_and_grace_at_once() -> None:
             instance.hurry()
             await instance.down()
         assert now() == before
+        assert [w.launcher.of(i.name).terms for i in (a, b)] == [[(0, 2)], [(10, 2)]]
 
 
 # ---- deaths
@@ -722,8 +739,8 @@ async def test_a_ticket_that_cannot_be_removed_does_not_hold_up_a_stop() -> None
     "life",
     [
         Life(refusal=RuntimeError("a bug")),
-        Life(load=1, lives=1, stop_error=RuntimeError("a bug")),
-        Life(load=1, lives=3, stop_error=RuntimeError("a bug")),
+        Life(load=1, lives=1, stop_errors=(RuntimeError("a bug"),)),
+        Life(load=1, lives=3, stop_errors=(RuntimeError("a bug"),)),
     ],
 )
 @in_virtual_time
@@ -747,17 +764,27 @@ async def test_a_bug_in_one_owner_fails_its_instance_and_touches_no_other(life: 
 async def test_a_bug_in_a_stop_fails_the_instance_and_lets_nobody_wait() -> None:
     async with world() as w:
         w.has_bugs = True
-        a = await w.create("a", Life(stop_error=RuntimeError("a bug")))
+        a = await w.create("a", Life(stop_errors=(RuntimeError("a bug"),), orphans=3))
         await start(w, a)
-        await stop(a)
+        assert await stop(a) == 1 + 3
+        assert (a.state, w.launcher.of("a").gone_at) == (FAILED, 4)
+
+
+@in_virtual_time
+async def test_a_tree_that_cannot_be_ended_yet_is_not_called_gone() -> None:
+    async with world() as w:
+        w.has_bugs = True
+        full = OSError(24, "Too many open files")
+        a = await w.create("a", Life(stop_errors=(full, full, full)))
+        await start(w, a)
+        assert await stop(a) == 1 + 2
         assert a.state is FAILED
-        assert w.launcher.killed == ["a"]
 
 
 @in_virtual_time
 async def test_an_owner_that_is_cancelled_kills_its_backend() -> None:
     async with world() as w:
-        w.has_bugs = True
+        w.is_torn_down = True
         a = await w.create("a")
         await start(w, a)
         w.fleet._owners["a"].cancel()

@@ -26,6 +26,7 @@ from llamactl_py.ground.errors import (
     TimedOut,
     WasStopped,
 )
+from llamactl_py.instances.instance import Instance
 from llamactl_py.instances.state import State
 from llamactl_py.launchers.base import Listening
 from llamactl_py.scheduler.plan import plan
@@ -504,6 +505,54 @@ async def test_a_lease_granted_in_the_turn_in_which_its_client_leaves_is_given_b
         with pytest.raises(asyncio.CancelledError):
             await request
         assert (now(), a.state, a.leases.value) == (30, READY, 0)
+
+
+async def leave(w: World, a: Instance, request: asyncio.Task[float]) -> None:
+    request.cancel()
+
+
+async def crash(w: World, a: Instance, request: asyncio.Task[float]) -> None:
+    w.launcher.of("a").die()
+
+
+async def come(w: World, a: Instance, request: asyncio.Task[float]) -> None:
+    await w.use(a, seconds=3)
+
+
+async def stop(w: World, a: Instance, request: asyncio.Task[float]) -> None:
+    await w.dispatcher.stop(a)
+
+
+async def restart(w: World, a: Instance, request: asyncio.Task[float]) -> None:
+    await w.dispatcher.restart(a)
+
+
+async def delete(w: World, a: Instance, request: asyncio.Task[float]) -> None:
+    async with w.dispatcher.retiring(a, force=True):
+        await w.fleet.delete("a")
+
+
+@pytest.mark.parametrize("turn", range(14))
+@pytest.mark.parametrize("what", [leave, crash, come, stop, restart, delete])
+@pytest.mark.parametrize("moment", [30, 33, 36])
+@in_virtual_time
+async def test_in_no_turn_around_a_change_can_anything_be_lost(
+    what: Callable[[World, Instance, asyncio.Task[float]], Awaitable[None]], turn: int, moment: int
+) -> None:
+    """At 30 it becomes ready and grants, at 33 a lease ends, at 36 it leaves for another: then, or some turns later, ..."""
+    async with world(max_running_instances=1, drain_timeout=5) as w:
+        a, b = await w.create("a", Life(load=30, orphans=1)), await w.create("b")
+        request, longer = asyncio.create_task(w.use(a, seconds=3)), spawn(w.use(a, seconds=6))
+        other = spawn(w.use(b, seconds=3))
+        await asyncio.sleep(moment)
+        await turns(turn)
+        answers = await results(spawn(what(w, a, request)), longer, other)
+        assert not [answer for answer in answers if not isinstance(answer, float | StartFailed | WasStopped | NoRoom | None)]
+        assert isinstance(answers[2], float)  # the other one gets its turn in any case
+        await asyncio.wait([request])
+        assert request.cancelled() or isinstance(request.exception(), StartFailed | WasStopped) or request.result() >= 30
+        await turns()
+        assert (a.leases.value, b.leases.value, claims(w)) == (0, 0, 0)
 
 
 @in_virtual_time
