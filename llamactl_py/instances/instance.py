@@ -137,7 +137,7 @@ class Instance:
             try:
                 await self._wish.until(lambda wish: wish.up)
                 await self._stay_up()
-            except Exception as bug:
+            except Exception as bug:  # a defect of ours in one owner must not take the others down
                 log.exception("%s: its owner failed", self.name)
                 self._give_up(f"internal error, please report it: {type(bug).__name__}: {bug}")
 
