@@ -68,19 +68,9 @@ def build(binary: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="llama-server-build-", dir=binary.parent) as scratch:
         work = Path(scratch)
         say(f"downloading the llama-cpp-python {VERSION} sdist (77 MB)")
-        run(
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--no-binary",
-            ":all:",
-            "--dest",
-            scratch,
-            f"llama-cpp-python=={VERSION}",
-        )
+        # Only this one as source: with :all: pip would build its build tools from source too, cmake among them.
+        source_only = ("--no-deps", "--no-binary", "llama-cpp-python")
+        run(sys.executable, "-m", "pip", "download", "--quiet", *source_only, "--dest", scratch, f"llama-cpp-python=={VERSION}")
         with tarfile.open(next(work.glob("llama_cpp_python-*.tar.gz"))) as sdist:
             sdist.extractall(work, filter="data")
         source = next(work.glob("llama_cpp_python-*/vendor/llama.cpp"))
