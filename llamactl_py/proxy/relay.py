@@ -170,7 +170,10 @@ async def _carry(
     while not exchange.is_over:
         if exchange.is_closing:
             await asyncio.sleep(SETTLE)  # a backend that is dying closes its connections a moment before it is gone
-            exchange.finish() if is_current() else exchange.fail("ended in the middle of its answer")
+            if is_current():
+                exchange.finish()
+            else:
+                exchange.fail("ended in the middle of its answer")
         elif await within(tick, request.writer.drain() if exchange.is_full else exchange.wait()):
             if exchange.is_full:
                 upstream.go_on()
