@@ -9,6 +9,7 @@ that knows no more than who holds a lease, and who waits. A failure is printed a
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import Counter
 from collections.abc import Coroutine
 from typing import Any
@@ -60,7 +61,9 @@ class Lifecycle(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = VirtualLoop()
-        self.runner = asyncio.Runner(loop_factory=lambda: self.loop)
+        loop = self.loop
+        self.runner = asyncio.Runner(loop_factory=lambda: loop)
+        weakref.finalize(self, loop.close)  # a run that is given up before its first step is never torn down
         self.clients: list[Client] = []
         self.people: list[asyncio.Task[object]] = []
 
