@@ -12,6 +12,7 @@ class Target:
 
     instance: str
     host: str
+    """An address of this machine; for a Unix socket its absolute path, and *port* is 0."""
     port: int
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     resting_connections: int = 0
@@ -19,4 +20,15 @@ class Target:
 
     @property
     def authority(self) -> tuple[str, int]:
+        """What a connection to it is made to, and is kept under while it rests."""
         return self.host, self.port
+
+    @property
+    def host_header(self) -> str:
+        """What a request to it says in its Host header; a path would be no host."""
+        return "localhost" if is_socket_path(self.host) else f"{self.host}:{self.port}"
+
+
+def is_socket_path(host: str) -> bool:
+    """Is *host* the path of a Unix socket?"""
+    return host.startswith("/")

@@ -206,8 +206,7 @@ def request_head(method: str, path: str, headers: Iterable[tuple[bytes, bytes]],
     """The head as the backend is to see it: the client's headers less what is not for it, and the backend's own key."""
     headers = list(headers)
     dropped = NOT_FOR_BACKENDS | named_by_connection(headers)
-    host, port = target.authority
-    lines = [f"{method} {path} HTTP/1.1\r\nHost: {host}:{port}\r\n".encode("ascii")]
+    lines = [f"{method} {path} HTTP/1.1\r\nHost: {target.host_header}\r\n".encode("ascii")]
     for name, value in headers:
         folded = name.lower()
         if folded not in dropped and not folded.startswith(b"x-forwarded-"):
@@ -222,7 +221,7 @@ def answer_head(head: AnswerHead, target: Target, speaks_11: bool, stays_open: b
     """The head as the client is to see it. Who may read answers across sites is for us to say, and a redirect to the
     backend's own address would lead past us."""
     dropped = NOT_FOR_CLIENTS | named_by_connection((folded, value) for _, folded, value in head.headers)
-    own_address = "{}:{}".format(*target.authority).encode()
+    own_address = target.host_header.encode()
     lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)]
     for name, folded, value in head.headers:
         if folded in dropped or folded.startswith(b"access-control-") or (folded == b"location" and own_address in value):

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
+from llamactl_py.instances.target import is_socket_path
 from llamactl_py.proxy.http1 import MAX_HEAD, AnswerHead, Chunks, Malformed
 
 HIGH_WATER = 1 << 16
@@ -269,9 +270,14 @@ class Pool:
 
     async def connect(self, authority: tuple[str, int]) -> Upstream:
         """A new connection. Raises Broken."""
+        loop = asyncio.get_running_loop()
+        host, port = authority
         try:
             async with asyncio.timeout(self._connect_timeout):
-                _, connection = await asyncio.get_running_loop().create_connection(lambda: Upstream(self, authority), *authority)
+                if is_socket_path(host):
+                    _, connection = await loop.create_unix_connection(lambda: Upstream(self, authority), host)
+                else:
+                    _, connection = await loop.create_connection(lambda: Upstream(self, authority), host, port)
         except TimeoutError:
             raise Broken("could not be connected to in time") from None
         except OSError as error:

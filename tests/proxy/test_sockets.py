@@ -1,0 +1,42 @@
+"""Backends on a Unix socket: the same exchange, connected to by path."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from llamactl_py.instances.target import Target
+from llamactl_py.proxy.relay import request_head
+from llamactl_py.proxy.upstream import Broken, Pool
+
+
+async def test_a_connection_to_a_socket_is_made_by_its_path_and_rests_under_it(tmp_path: Path) -> None:
+    target = Target("a", str(tmp_path / "a.sock"), 0)
+    ends: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_unix_server(lambda _reader, writer: ends.append(writer), target.host)
+    async with server:
+        pool = Pool(connect_timeout=1.0)
+        connection = await pool.connect(target.authority)
+        pool.give_back(connection, most=1)
+        assert pool.take(target.authority) is connection
+        connection.close()
+        for end in ends:
+            end.close()
+
+
+@pytest.mark.parametrize("is_stale", [False, True])
+async def test_a_socket_that_nobody_listens_on_is_a_broken_backend(tmp_path: Path, is_stale: bool) -> None:
+    path = tmp_path / "a.sock"
+    if is_stale:
+        server = await asyncio.start_unix_server(lambda _r, _w: None, path)
+        server.close()
+        path.touch()
+    with pytest.raises(Broken, match="could not be connected to"):
+        await Pool(connect_timeout=1.0).connect((str(path), 0))
+
+
+def test_the_host_of_a_request_over_a_socket_is_no_path() -> None:
+    head = request_head("GET", "/v1/models", [], Target("a", "/run/a.sock", 0), 0)
+    assert b"\r\nHost: localhost\r\n" in head
