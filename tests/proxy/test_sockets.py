@@ -14,16 +14,17 @@ from llamactl_py.proxy.upstream import Broken, Pool
 
 async def test_a_connection_to_a_socket_is_made_by_its_path_and_rests_under_it(tmp_path: Path) -> None:
     target = Target("a", str(tmp_path / "a.sock"), 0)
-    ends: list[asyncio.StreamWriter] = []
-    server = await asyncio.start_unix_server(lambda _reader, writer: ends.append(writer), target.host)
+    came: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+    server = await asyncio.start_unix_server(lambda _reader, writer: came.put_nowait(writer), target.host)
     async with server:
         pool = Pool(connect_timeout=1.0)
         connection = await pool.connect(target.authority)
         pool.give_back(connection, most=1)
         assert pool.take(target.authority) is connection
         connection.close()
-        for end in ends:
-            end.close()
+        end = await came.get()
+        end.close()
+        await end.wait_closed()
 
 
 @pytest.mark.parametrize("is_stale", [False, True])
