@@ -17,10 +17,11 @@ from pathlib import Path
 from aiohttp import web
 
 from llamactl_py.api.access_log import AccessLog
+from llamactl_py.api.inference import FrontDesk
 from llamactl_py.app import build_app
 from llamactl_py.auth.keys import KeyRing, management_key
 from llamactl_py.config import paths
-from llamactl_py.config.settings import Settings
+from llamactl_py.config.settings import Server, Settings
 from llamactl_py.ground import clock
 from llamactl_py.ground.errors import BadConfiguration, DaemonRefused, LlamactlError, ShuttingDown, StorageFailed
 from llamactl_py.ground.ticket import Ticket
@@ -29,6 +30,7 @@ from llamactl_py.instances.fleet import Fleet
 from llamactl_py.instances.ports import Ports
 from llamactl_py.instances.state import AT_REST
 from llamactl_py.launchers.local import LocalLauncher
+from llamactl_py.proxy.front import Door, Patience
 from llamactl_py.proxy.upstream import Pool
 from llamactl_py.scheduler.dispatcher import Dispatcher
 from llamactl_py.services import Services
@@ -132,7 +134,7 @@ async def _alive(
     for ticket in left:
         await tickets.remove(ticket.token)
     dispatcher = Dispatcher(fleet, instances)
-    pool = Pool(settings.server.connect_timeout)
+    pool = Pool(settings.server.connect_timeout, settings.server.response_timeout)
     async with asyncio.TaskGroup() as tasks:
         services = Services(settings, fleet, dispatcher, keys, pool, clock.now, webui_folder())
         runner = web.AppRunner(
@@ -144,32 +146,45 @@ async def _alive(
             shutdown_timeout=LAST_MOMENT,
         )
         await runner.setup()
-        workers = [tasks.create_task(work) for work in (fleet.run(), dispatcher.run(), launcher.maintain())]
+        door = Door(FrontDesk(services), _aiohttp(runner), _patience(settings.server), settings.server.fast_path)
+        works = (fleet.run(), dispatcher.run(), pool.run(), door.run(), launcher.maintain())
+        workers = [tasks.create_task(work) for work in works]
         await asyncio.sleep(0)  # let the fleet employ its owners
-        await web.SockSite(runner, listener, backlog=1024).start()
+        server = await asyncio.get_running_loop().create_server(door, sock=listener, backlog=1024)
         url = f"http://{_for_url(settings.server.host)}:{port}"
         _write_address(settings.data_dir, url)
         tasks.create_task(_resume(dispatcher, fleet, store, to_resume))
         try:
             yield Running(url, key, is_new, settings.data_dir / paths.MANAGEMENT_KEY, services, tuple(swept))
         finally:
-            await _shut_down(services, store, runner, to_resume)
+            await _shut_down(services, store, server, door, to_resume)
+            await runner.cleanup()
             pool.close()
             (settings.data_dir / paths.ADDRESS).unlink(missing_ok=True)
             for worker in workers:
                 worker.cancel()
 
 
-async def _shut_down(services: Services, store: InstanceStore, runner: web.AppRunner, still_to_resume: list[str]) -> None:
+async def _shut_down(
+    services: Services, store: InstanceStore, server: asyncio.Server, door: Door, still_to_resume: list[str]
+) -> None:
     """New connections are refused, who waits is told, requests in flight may finish, every instance is stopped, all at once."""
     services.is_closing = True
     up = [i.name for i in services.fleet if i.state not in AT_REST and i.options.auto_restart]
     with suppress(StorageFailed):  # then the next daemon starts them on demand instead
         await store.mark_resume({*up, *still_to_resume})
-    for site in list(runner.sites):
-        await site.stop()
+    server.close()
     await services.dispatcher.close(services.settings.server.shutdown_timeout)
-    await runner.cleanup()
+    door.close()
+
+
+def _aiohttp(runner: web.AppRunner) -> web.Server:
+    assert runner.server is not None  # it is set up
+    return runner.server
+
+
+def _patience(server: Server) -> Patience:
+    return Patience(server.header_timeout, server.body_timeout, server.keepalive_timeout, server.max_body_size)
 
 
 async def _sweep(launcher: LocalLauncher, left: list[Ticket]) -> list[int]:

@@ -8,15 +8,16 @@ from pathlib import Path
 
 from aiohttp import web
 
+from llamactl_py.api import inference
 from llamactl_py.api.route import Query, Route, flag, read_body, read_json, whole_number
 from llamactl_py.api.views import InstanceView, show
 from llamactl_py.auth.policy import Access
 from llamactl_py.ground import errors
-from llamactl_py.ground.errors import BackendFailed
 from llamactl_py.ground.names import instance_name
-from llamactl_py.instances.instance import Instance, telling_line
+from llamactl_py.instances.instance import Instance
 from llamactl_py.instances.options import InstanceOptions
-from llamactl_py.proxy.relay import relay
+from llamactl_py.proxy.asked import AlreadySent, Asked
+from llamactl_py.proxy.heads import refuse_tricks
 from llamactl_py.services import Services
 
 FOLLOW_INTERVAL = 0.25
@@ -126,24 +127,26 @@ async def proxy_to_instance(services: Services, request: web.Request) -> web.Str
     prefix = f"/api/v1/instances/{request.match_info['name']}/proxy"
     path = request.raw_path.removeprefix(prefix) or "/"
     counts = request.method not in ("GET", "HEAD", "OPTIONS")
-    return await pass_on(
-        services, request, instance, path, await read_body(request, services.settings.server.body_timeout), False, counts
-    )
+    body = await read_body(request, services.settings.server.body_timeout)
+    return await pass_on(services, request, instance, path, body, False, counts, may_upgrade=True)
 
 
 async def pass_on(
-    services: Services, request: web.Request, instance: Instance, path: str, body: bytes, may_start: bool, counts_as_use: bool
+    services: Services,
+    request: web.Request,
+    instance: Instance,
+    path: str,
+    body: bytes,
+    may_start: bool,
+    counts_as_use: bool,
+    may_upgrade: bool = False,
 ) -> web.StreamResponse:
-    """Lease *instance* and relay. Raises what `Dispatcher.lease` does, and BackendFailed with the last words of the backend."""
-    async with services.dispatcher.lease(instance, may_start=may_start, counts_as_use=counts_as_use) as target:
-        try:
-            silence = services.settings.server.response_timeout
-            return await relay(
-                services.pool, request, target, path, body, is_current=lambda: instance.target is target, response_timeout=silence
-            )
-        except BackendFailed as failure:
-            said = telling_line(await asyncio.to_thread(services.log_lines, instance.name, 10))
-            raise BackendFailed(f"instance {instance.name!r} {failure}" + (f"; its log says: {said}" if said else "")) from None
+    """Lease *instance* and relay *request*. Raises what `inference.pass_on` does."""
+    client = Asked(request)
+    question = client.question(refuse_tricks(path), (body,), may_upgrade)
+    return AlreadySent(
+        await inference.pass_on(services, client, question, instance, may_start=may_start, counts_as_use=counts_as_use)
+    )
 
 
 async def _growth(services: Services, instance: Instance, position: int) -> AsyncIterator[bytes]:

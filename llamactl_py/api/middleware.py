@@ -42,7 +42,7 @@ async def tell_problems(request: web.Request, handler: Next) -> web.StreamRespon
         raise  # the connection is gone or was reset on purpose: nobody is left to be told
     except Exception:  # a defect of ours: the one who asked gets an answer, and our log the traceback
         log.exception("%s %r failed", request.method, request.path)
-        return problems.plain(500, "internal_error", "an error of llamactl itself; its log has the details", request.path)
+        return problems.plain(500, "internal_error", problems.INTERNAL, request.path)
 
 
 def _explain(request: web.Request, error: web.HTTPException) -> str:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Literal
 
 from aiohttp import web
 from pydantic import BaseModel
 
-from llamactl_py.api.instances import pass_on
+from llamactl_py.api import inference
 from llamactl_py.api.route import Route, read_body
 from llamactl_py.auth.policy import Access
 from llamactl_py.ground import errors
-from llamactl_py.proxy.relay import refuse_tricks
-from llamactl_py.proxy.rewrite import Model, find_model, replace_model
+from llamactl_py.proxy.asked import AlreadySent, Asked
+from llamactl_py.proxy.heads import refuse_tricks
 from llamactl_py.services import Services
-
-LARGE_BODY = 1 << 18
-"""From this size on (bytes) a body is parsed in a thread: 10 MB take 2 ms, which other streams would feel."""
 
 
 class ModelView(BaseModel):
@@ -52,17 +48,10 @@ async def infer(services: Services, request: web.Request) -> web.StreamResponse:
     `model` is an instance, an alias, or `instance/model`. A stopped instance is started first, and the request waits for it.
     The body reaches the backend byte for byte, except the value of `model` where the backend knows itself by another name.
     """
-    path = refuse_tricks(request.raw_path)
+    client = Asked(request)
+    question = client.question(refuse_tricks(request.raw_path), ())
     body = await read_body(request, services.settings.server.body_timeout)
-    model = await _find_model(body)
-    route = services.routes.find(model.name)
-    if route.forward is not None and route.forward != model.name:
-        body = replace_model(body, model, route.forward)
-    return await pass_on(services, request, services.fleet.get(route.instance), path, body, may_start=True, counts_as_use=True)
-
-
-async def _find_model(body: bytes) -> Model:
-    return find_model(body) if len(body) < LARGE_BODY else await asyncio.to_thread(find_model, body)
+    return AlreadySent(await inference.infer(services, client, question, body))
 
 
 _INFER_RAISES = (

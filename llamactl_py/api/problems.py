@@ -50,8 +50,19 @@ def status_of(error: type[LlamactlError]) -> tuple[int, str]:
     return next(TABLE[base] for base in error.__mro__ if base in TABLE)
 
 
+INTERNAL = "an error of llamactl itself; its log has the details"
+
+Told = tuple[int, dict[str, str], bytes]
+"""(status, headers, JSON body) of an answer."""
+
+
 def response(error: LlamactlError, path: str) -> web.Response:
     """How *error* is told to whoever asked for *path*."""
+    return _as_response(*told(error, path))
+
+
+def told(error: LlamactlError, path: str) -> Told:
+    """What `response` says."""
     status, code = status_of(type(error))
     headers = {}
     wait = error.retry_after if error.retry_after is not None else RETRY_AFTER.get(type(error))
@@ -62,13 +73,22 @@ def response(error: LlamactlError, path: str) -> web.Response:
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     body = _openai(status, code, str(error)) if _speaks_openai(path) or status == 401 else _management(code, error)
-    return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json", headers=headers)
+    return status, headers, msgspec.json.encode(body)
 
 
 def plain(status: int, code: str, message: str, path: str) -> web.Response:
     """A problem that is no domain error: no such route, wrong method, our own bug."""
+    return _as_response(*told_plain(status, code, message, path))
+
+
+def told_plain(status: int, code: str, message: str, path: str) -> Told:
+    """What `plain` says."""
     body = _openai(status, code, message) if _speaks_openai(path) else {"error": code, "details": message}
-    return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json")
+    return status, {}, msgspec.json.encode(body)
+
+
+def _as_response(status: int, headers: dict[str, str], body: bytes) -> web.Response:
+    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 
 
 def _speaks_openai(path: str) -> bool:

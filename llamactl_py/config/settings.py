@@ -53,6 +53,9 @@ class Server(Frozen):
     max_body_size: int = setting(
         134_217_728, "LLAMACTL_MAX_BODY_SIZE", "Largest request body in bytes; larger ones get 413.", ge=1024
     )
+    header_timeout: Seconds = setting(
+        30.0, "LLAMACTL_HEADER_TIMEOUT", "Longest time that a new client may take to send the head of a request.", gt=0
+    )
     body_timeout: Seconds = setting(
         300.0, "LLAMACTL_BODY_TIMEOUT", "Longest time that a client may take to send its request body.", gt=0
     )
@@ -65,6 +68,11 @@ class Server(Frozen):
     connect_timeout: Seconds = setting(5.0, "LLAMACTL_CONNECT_TIMEOUT", "Longest time to connect to a running backend.", gt=0)
     response_timeout: Seconds = setting(
         0.0, "LLAMACTL_RESPONSE_TIMEOUT", "Longest silence of a backend, before and between bytes of an answer; 0 waits for ever."
+    )
+    fast_path: bool = setting(
+        True,
+        "LLAMACTL_FAST_PATH",
+        "Answer plain inference requests past the web framework; off, all go through it.",
     )
     access_log: bool = setting(
         False, "LLAMACTL_ACCESS_LOG", "Log a line for each request (method, path without query, status, bytes, time)."

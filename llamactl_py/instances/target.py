@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,12 @@ class Target:
     def host_header(self) -> str:
         """What a request to it says in its Host header; a path would be no host."""
         return "localhost" if is_socket_path(self.host) else f"{self.host}:{self.port}"
+
+    @cached_property
+    def lines(self) -> bytes:
+        """What the head of every request to it says, and of none to another: its Host, and its own key."""
+        own = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
+        return f"Host: {self.host_header}\r\n{own}".encode("latin-1")
 
 
 def is_socket_path(host: str) -> bool:

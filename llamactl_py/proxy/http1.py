@@ -26,7 +26,7 @@ class Malformed(ValueError):
     """That is no HTTP/1.1, or not unambiguously."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AnswerHead:
     """The head of an answer. *length*: bytes of its body, where it says; *is_chunked*; with neither the body ends with the
     connection."""
@@ -38,6 +38,10 @@ class AnswerHead:
     length: int | None
     is_chunked: bool
     keeps_alive: bool
+    said_length: bytes | None
+    """Content-Length as sent: that of the body, or of the one that a HEAD or a 304 leaves out."""
+    connection: bytes
+    """What Connection says, in lower case."""
 
     @classmethod
     def parse(cls, head: bytes, has_no_body: bool) -> AnswerHead:
@@ -65,7 +69,9 @@ class AnswerHead:
         tokens = {token.strip() for token in connection.split(b",")}
         length = _length(lengths, encodings, int(status), has_no_body)
         keeps_alive = b"close" not in tokens if minor == b"1" else b"keep-alive" in tokens
-        return cls(int(status), reason or b"", tuple(headers), length, bool(encodings) and length is None, keeps_alive)
+        is_chunked = bool(encodings) and length is None
+        said = next(iter(lengths), None)
+        return cls(int(status), reason or b"", tuple(headers), length, is_chunked, keeps_alive, said, connection)
 
 
 def _length(lengths: set[bytes], encodings: list[bytes], status: int, has_no_body: bool) -> int | None:

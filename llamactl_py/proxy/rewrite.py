@@ -7,6 +7,7 @@ bytes is then looked for: the key is nearly always written once; otherwise a sca
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -14,6 +15,10 @@ import msgspec
 from llamactl_py.ground.errors import BadRequest
 
 MAX_MODEL = 256
+COPIED = 1 << 16
+"""Bytes. Smaller bodies are copied when they change: one write is cheaper than three."""
+
+Body = bytes | bytearray | memoryview
 
 
 class _Head(msgspec.Struct):
@@ -37,7 +42,7 @@ class Model:
     end: int
 
 
-def find_model(body: bytes) -> Model:
+def find_model(body: bytes | bytearray) -> Model:
     """The top-level `model` of *body*. Raises BadRequest: not JSON, no object, no model, no text, or the key given twice."""
     try:
         name = _decoder.decode(body).model
@@ -56,12 +61,19 @@ def find_model(body: bytes) -> Model:
     return Model(name, start, value.end())
 
 
-def replace_model(body: bytes, model: Model, name: str) -> bytes:
-    """*body* with the value of `model` replaced by *name*."""
-    return b"".join((body[: model.start], msgspec.json.encode(name), body[model.end :]))
+def with_model(body: bytes | bytearray, model: Model, name: str | None) -> Sequence[Body]:
+    """The pieces of *body* with the value of `model` replaced by *name*, where that is given and another one. A large body is
+    not copied for it."""
+    if name is None or name == model.name:
+        return (body,)
+    value = msgspec.json.encode(name)
+    if len(body) < COPIED:
+        return (b"".join((body[: model.start], value, body[model.end :])),)
+    view = memoryview(body)
+    return view[: model.start], value, view[model.end :]
 
 
-def _scan_top_level(body: bytes) -> int:
+def _scan_top_level(body: bytes | bytearray) -> int:
     """Where the value of the one top-level key `model` begins. Raises BadRequest when the key is there twice, as we and the
     backend might then read different ones."""
     depth, before_colon, is_key = 0, b"", False
@@ -89,7 +101,7 @@ def _scan_top_level(body: bytes) -> int:
     return start
 
 
-def _complaint(body: bytes, error: Exception) -> str:
+def _complaint(body: bytes | bytearray, error: Exception) -> str:
     if not body:
         return "the request body is empty; send a JSON object with a model"
     if isinstance(error, RecursionError):

@@ -76,11 +76,29 @@ class Dispatcher:
         Leaving early by cancellation, queued or granted, gives back what was held. Raises NotRunning, StartFailed, NoRoom,
         TimedOut, WasStopped, ShuttingDown.
         """
-        target = self._grant(instance) or await self._queue_for(instance, may_start and instance.options.on_demand_start)
+        target = self.grant(instance) or await self._queue_for(instance, may_start and instance.options.on_demand_start)
         try:
             yield target
         finally:
-            self._give_back(instance, counts_as_use)
+            self.give_back(instance, counts_as_use)
+
+    def grant(self, instance: Instance) -> Target | None:
+        """A lease, if the instance is ready and is to stay; whoever gets one must `give_back`. For those who cannot wait."""
+        if not instance.is_here_to_stay or instance.target is None:
+            return None
+        instance.leases.set(instance.leases.value + 1)
+        return instance.target
+
+    def give_back(self, instance: Instance, counts_as_use: bool) -> None:
+        """The lease has ended."""
+        instance.leases.set(instance.leases.value - 1)
+        if counts_as_use:
+            instance.last_used = self._time()
+        if self._claims:
+            self._assign()
+        idle_timeout = (instance.running_options or instance.options).idle_timeout
+        if idle_timeout and instance.last_used + idle_timeout < self._wakes_at:
+            self._changed.set()
 
     async def _queue_for(self, instance: Instance, may_start: bool) -> Target:
         if not may_start and not instance.is_wanted:
@@ -119,7 +137,7 @@ class Dispatcher:
         if claim in self._claims:
             self._claims.remove(claim)
         elif not claim.answer.cancelled() and not claim.answer.exception() and not claim.only_start:
-            self._give_back(claim.instance, counts_as_use=False)
+            self.give_back(claim.instance, counts_as_use=False)
         self._assign()
 
     def _too_late(self, claim: Claim) -> LlamactlError:
@@ -209,7 +227,7 @@ class Dispatcher:
                 verdict = self._make_room(claim, verdict or self._plan())
             elif claim.only_start and instance.is_wanted:
                 self._answer(claim, None)
-            elif not claim.only_start and (target := self._grant(instance)):
+            elif not claim.only_start and (target := self.grant(instance)):
                 self._answer(claim, target)
             else:
                 claim.waits_for = f"it is {instance.state.value}"
@@ -242,23 +260,6 @@ class Dispatcher:
             claim.refuse(answer)
         else:
             claim.grant(answer)
-
-    def _grant(self, instance: Instance) -> Target | None:
-        """A lease, if the instance is ready and is to stay."""
-        if not instance.is_here_to_stay or instance.target is None:
-            return None
-        instance.leases.set(instance.leases.value + 1)
-        return instance.target
-
-    def _give_back(self, instance: Instance, counts_as_use: bool) -> None:
-        instance.leases.set(instance.leases.value - 1)
-        if counts_as_use:
-            instance.last_used = self._time()
-        if self._claims:
-            self._assign()
-        idle_timeout = (instance.running_options or instance.options).idle_timeout
-        if idle_timeout and instance.last_used + idle_timeout < self._wakes_at:
-            self._changed.set()
 
     def _instance_changed(self, instance: Instance, old: State) -> None:
         """Called by an owner after each change of state. A start that failed is told to all who waited for it, at once: they

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llamactl_py.ground.errors import BadRequest
-from llamactl_py.proxy.rewrite import MAX_MODEL, Model, find_model, replace_model
+from llamactl_py.proxy.rewrite import MAX_MODEL, Model, find_model, with_model
 
 Pairs = list[tuple[str, Any]]
 
@@ -92,7 +92,7 @@ OTHERS = st.lists(st.tuples(KEYS.filter(lambda key: key != "model"), VALUES), ma
 
 def forwarded(body: bytes, name: str) -> tuple[Model, bytes]:
     model = find_model(body)
-    return model, replace_model(body, model, name)
+    return model, b"".join(with_model(body, model, name))
 
 
 @given(OTHERS, OTHERS, MODELS, MODELS, WRITERS)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llamactl_py.instances.target import Target
-from llamactl_py.proxy.relay import request_head
+from llamactl_py.proxy.heads import request_head
 from llamactl_py.proxy.upstream import Broken, Pool
 
 
@@ -39,5 +39,5 @@ async def test_a_socket_that_nobody_listens_on_is_a_broken_backend(tmp_path: Pat
 
 
 def test_the_host_of_a_request_over_a_socket_is_no_path() -> None:
-    head = request_head("GET", "/v1/models", [], Target("a", "/run/a.sock", 0), 0)
+    head = request_head("GET", "/v1/models", b"", Target("a", "/run/a.sock", 0), 0)
     assert b"\r\nHost: localhost\r\n" in head

@@ -1,0 +1,205 @@
+"""From a request with a `model` to the instance that answers it: the same way for requests that the front took and for those
+that aiohttp read. Where the instance is ready and a connection to it rests, the front's go without a task and without waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from llamactl_py.api import problems
+from llamactl_py.api.middleware import names_us
+from llamactl_py.auth.policy import Access, Caller, admit
+from llamactl_py.ground.errors import BackendFailed, BadRequest, LlamactlError, Unauthenticated
+from llamactl_py.instances.instance import Instance, telling_line
+from llamactl_py.instances.target import Target
+from llamactl_py.proxy.client import Client
+from llamactl_py.proxy.exchange import Exchange
+from llamactl_py.proxy.front import Front, Work
+from llamactl_py.proxy.narrow import Head
+from llamactl_py.proxy.relay import Question, Relayed, cut_short, relay
+from llamactl_py.proxy.rewrite import find_model, with_model
+from llamactl_py.proxy.upstream import Body, Broken, Stale, Upstream
+from llamactl_py.services import Services
+
+log = logging.getLogger(__name__)
+
+LARGE_BODY = 1 << 18
+"""From this size on (bytes) a body is parsed in a thread: 10 MB take 2 ms, which other streams would feel."""
+ANYBODY = Caller("", is_manager=False)
+"""Who asks where no key is asked for."""
+
+
+def route(services: Services, body: bytes | bytearray) -> tuple[Instance, Body]:
+    """The instance that the `model` of *body* names, and the body as that is to get it. Raises BadRequest, UnknownModel."""
+    model = find_model(body)
+    found = services.routes.find(model.name)
+    return services.fleet.get(found.instance), with_model(body, model, found.forward)
+
+
+async def infer(services: Services, client: Client, question: Question, body: bytes | bytearray) -> Relayed:
+    """Ask the instance that *body* names; it is started first if it has to be. Raises what `route` and `pass_on` do."""
+    if len(body) < LARGE_BODY:
+        instance, question.body = route(services, body)
+    else:
+        instance, question.body = await asyncio.to_thread(route, services, body)
+    return await pass_on(services, client, question, instance, may_start=True, counts_as_use=True)
+
+
+async def pass_on(
+    services: Services, client: Client, question: Question, instance: Instance, *, may_start: bool, counts_as_use: bool
+) -> Relayed:
+    """Lease *instance* and relay. Raises what `Dispatcher.lease` does, and BackendFailed with the last words of the backend."""
+    async with services.dispatcher.lease(instance, may_start=may_start, counts_as_use=counts_as_use) as target:
+        try:
+            return await relay(services.pool, client, question, target, lambda: instance.target is target)
+        except BackendFailed as failure:
+            raise await with_last_words(services, instance, failure) from None
+
+
+async def with_last_words(services: Services, instance: Instance, failure: BackendFailed) -> BackendFailed:
+    """*failure*, and what the backend's log says of it."""
+    said = telling_line(await asyncio.to_thread(services.log_lines, instance.name, 10))
+    return BackendFailed(f"instance {instance.name!r} {failure}" + (f"; its log says: {said}" if said else ""))
+
+
+class FrontDesk:
+    """Answers the requests that the front took (a `Desk`)."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+
+    def is_for_us(self, head: Head) -> bool:
+        return names_us(head.host, self.services.settings.server)
+
+    def caller(self, head: Head) -> Caller | None:
+        caller = self.services.keys.caller(head.key) if head.key else None
+        try:
+            admit(Access.INFERENCE, caller, self.services.requirements)
+        except Unauthenticated:
+            return None
+        return caller or ANYBODY
+
+    def begin(self, front: Front, head: Head, caller: Caller, body: bytes | bytearray) -> Work | None:
+        services = self.services
+        question = Question("POST", head.path, head.lines)
+        if len(body) >= LARGE_BODY:
+            return self.errand(front, head, infer(services, front, question, body))
+        try:
+            instance, question.body = route(services, body)
+        except LlamactlError as error:
+            self.refuse(front, head, error)
+            return None
+        if (target := services.dispatcher.grant(instance)) is not None:
+            if (upstream := services.pool.take(target.authority)) is not None:
+                return Passage(self, front, head, question, instance, target, upstream)
+            services.dispatcher.give_back(instance, counts_as_use=False)
+        return self.wait_for(front, head, question, instance)
+
+    def wait_for(self, front: Front, head: Head, question: Question, instance: Instance) -> Work:
+        """Ask *instance* in a task: it has to be started first, or connected to."""
+        passing = pass_on(self.services, front, question, instance, may_start=True, counts_as_use=True)
+        return self.errand(front, head, passing)
+
+    def errand(self, front: Front, head: Head, relaying: Coroutine[Any, Any, Relayed]) -> Work:
+        """See *relaying* through in a task of its own."""
+        return Errand(front.spawn(self._see_through(front, head, relaying)))
+
+    async def _see_through(self, front: Front, head: Head, relaying: Coroutine[Any, Any, Relayed]) -> None:
+        try:
+            relayed = await relaying
+        except LlamactlError as error:
+            self.refuse(front, head, error)
+        except ConnectionError:
+            front.abort()  # the client has left, or its connection was reset on purpose
+        except Exception:  # a defect of ours: the one who asked gets an answer, and our log the traceback
+            log.exception("POST %s failed", head.path)
+            front.answer(*problems.told_plain(500, "internal_error", problems.INTERNAL, head.path))
+        else:
+            front.finish(relayed.stays_open)
+
+    def refuse(self, front: Front, head: Head, error: LlamactlError) -> None:
+        front.answer(*problems.told(error, head.path))
+
+    def too_slow(self, front: Front, head: Head) -> None:
+        timeout = self.services.settings.server.body_timeout
+        front.keeps_alive = False
+        self.refuse(front, head, BadRequest(f"the request body did not arrive within {timeout:g} seconds (server.body_timeout)"))
+
+
+class Errand:
+    """An answer that a task sees to (a `Work`)."""
+
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        self._task = task
+
+    def leave(self) -> None:
+        self._task.cancel()
+
+    def go_on(self) -> None:
+        """The task waits for that itself."""
+
+
+class Passage:
+    """An answer on its way from an instance that was ready, over a connection that rested: all that is left to do is to listen
+    (a `Work`). It holds a lease."""
+
+    __slots__ = ("_desk", "_exchange", "_front", "_head", "_instance", "_question", "_target", "_upstream")
+
+    def __init__(
+        self,
+        desk: FrontDesk,
+        front: Front,
+        head: Head,
+        question: Question,
+        instance: Instance,
+        target: Target,
+        upstream: Upstream,
+    ) -> None:
+        self._desk, self._front, self._head, self._question = desk, front, head, question
+        self._instance, self._target, self._upstream = instance, target, upstream
+        self._exchange = Exchange(front, target, self._told, self._is_current)
+        upstream.begin(self._exchange, question.head(target), question.body)
+
+    def leave(self) -> None:
+        if not self._exchange.is_over:
+            self._exchange.leave()
+            self._upstream.close()
+            self._give_back()
+
+    def go_on(self) -> None:
+        if self._exchange.is_full:
+            self._upstream.go_on()
+
+    def _is_current(self) -> bool:
+        return self._instance.target is self._target
+
+    def _told(self) -> None:
+        exchange, front = self._exchange, self._front
+        if not exchange.is_over:
+            return  # the client is slow: `go_on` comes when it has read
+        try:
+            self._upstream.conclude()
+        except ConnectionError:
+            self._give_back()
+            front.abort()
+        except Stale:
+            self._give_back()  # it was closed before our request got there; a new one tells whether the backend lives
+            front.go_on_with(self._desk.wait_for(front, self._head, self._question, self._instance))
+        except Broken as broken:
+            self._give_back()
+            front.go_on_with(self._desk.errand(front, self._head, self._tell(broken)))
+        else:
+            self._give_back()
+            front.finish(exchange.stays_open)
+
+    async def _tell(self, broken: Broken) -> Relayed:
+        try:
+            return cut_short(broken, self._front, self._target)
+        except BackendFailed as failure:
+            raise await with_last_words(self._desk.services, self._instance, failure) from None
+
+    def _give_back(self) -> None:
+        self._desk.services.dispatcher.give_back(self._instance, counts_as_use=True)

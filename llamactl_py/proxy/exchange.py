@@ -1,0 +1,221 @@
+"""One request's answer on its way from a backend to a client: its head is read once, then its bytes go from one transport to the
+other as they are, counted or followed along their chunks, never held back. Without tasks, queues or timers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from llamactl_py.instances.target import Target
+from llamactl_py.proxy.client import Client, has_left
+from llamactl_py.proxy.heads import answer_head
+from llamactl_py.proxy.http1 import MAX_HEAD, AnswerHead, Chunks, Malformed
+
+HIGH_WATER = 1 << 16
+"""Bytes that may wait for a client before we stop reading from its backend."""
+MAX_INTERIM = 20
+SETTLE = 0.05
+"""Seconds to wait whether a close, behind a body that ends with its connection, was the death of the backend."""
+
+Watch = Callable[[bytes], object]
+
+
+class Exchange:
+    """Its state is what the client has had of the answer, and whether that was all.
+
+    *tell* is called, from the loop and never from inside a method of this class, when there is something to decide: the
+    answer is over (`is_complete` or `failure`), or the client reads too slowly (`is_full`). *is_current* says whether the
+    backend behind *target* is still the one that was asked. *watch*, if given, sees every piece of the body as it is passed on.
+    """
+
+    __slots__ = (
+        "_buffer", "_chunks", "_client", "_interim", "_left", "_seen", "_silent_since", "_transport", "_watch", "failure",
+        "failure_is_closing", "has_left", "head", "is_closing", "is_complete", "is_current", "is_full", "is_upgraded",
+        "may_upgrade", "rest", "sent", "stays_open", "target", "tell",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        client: Client,
+        target: Target,
+        tell: Callable[[], None],
+        is_current: Callable[[], bool],
+        watch: Watch | None = None,
+        may_upgrade: bool = False,
+    ) -> None:
+        transport = client.transport
+        if transport is None:
+            raise ConnectionResetError("the client has left")
+        self.target, self.tell, self.is_current, self.may_upgrade = target, tell, is_current, may_upgrade
+        self.head: AnswerHead | None = None
+        self.sent = 0
+        """Bytes of the answer written to the client."""
+        self.stays_open = False
+        """The client's connection may be used again when this is over."""
+        self.is_complete = False
+        self.is_upgraded = False
+        """The backend agreed to another protocol; *rest* are the first bytes of that."""
+        self.rest = b""
+        self.failure = ""
+        self.failure_is_closing = False
+        """The failure is that the connection was closed: before a byte of an answer that may mean that it was stale."""
+        self.has_left = False
+        """The failure is that of the client."""
+        self.is_closing = False
+        """The connection was closed behind a body without framing: its end, or that of the backend."""
+        self.is_full = False
+        """The client has more than HIGH_WATER bytes to read; reading from the backend is paused."""
+        self._client, self._transport, self._watch = client, transport, watch
+        self._buffer = b""
+        self._interim = 0
+        self._left = 0
+        self._chunks: Chunks | None = None
+        self._seen, self._silent_since = 0, 0.0
+
+    @property
+    def is_over(self) -> bool:
+        return self.is_complete or bool(self.failure)
+
+    def fail(self, why: str, is_closing: bool = False) -> None:
+        """The backend did not give a whole answer."""
+        if not self.failure and not self.is_complete:
+            self.failure, self.failure_is_closing = why, is_closing
+
+    def leave(self) -> None:
+        """The client is gone."""
+        self.has_left = True
+        self.fail("was not heard to its end: the client has left")
+
+    def look_around(self, now: float, silence: float) -> None:
+        """What no event tells: while nothing is read from a side, nobody hears it hang up. *silence*: the longest that the
+        backend may be silent, in seconds; 0 for ever. Called about once a second."""
+        if self.sent != self._seen or not self._silent_since:
+            self._seen, self._silent_since = self.sent, now
+        if self.is_closing:
+            return
+        if has_left(self._transport):
+            self.leave()
+        elif not self.is_current():
+            self.fail("ended before its answer was complete")
+        elif silence and now - self._silent_since >= silence:
+            self.fail(f"was silent for {silence:g} seconds (server.response_timeout)")
+
+    def feed(self, data: bytes) -> None:
+        """Bytes from the backend. Raises Malformed, also when the answer was complete before: what follows it is nobody's."""
+        if self.head is None:
+            self._feed_head(data)
+        elif self.is_upgraded:
+            self.rest += data
+        elif self.is_complete:
+            raise Malformed("bytes behind the end of the answer")
+        elif self._chunks:
+            self._feed_chunks(data)
+        elif self.head.length is not None:
+            self._feed_counted(data)
+        else:
+            self._pass_on(data if not self._client.speaks_11 else b"%x\r\n%b\r\n" % (len(data), data))
+
+    def end(self) -> None:
+        """The backend closed its side: the end of a body without framing, else too early."""
+        if self.is_over:
+            return
+        if self.head and self.head.length is None and not self._chunks:
+            if not self.is_closing:  # a backend that is dying closes its connections a moment before it is gone
+                self.is_closing = True
+                asyncio.get_running_loop().call_later(SETTLE, self._settle)
+        else:
+            when = "its answer was complete" if self.head else "it answered"
+            self.fail(f"closed the connection before {when}", is_closing=True)
+
+    def _settle(self) -> None:
+        """Was the close that was seen the end of the answer, or that of the backend?"""
+        if self.is_over:
+            return
+        if self.is_current():
+            if self._client.speaks_11:
+                self._write(b"0\r\n\r\n")
+            self.is_complete = True
+        else:
+            self.fail("ended in the middle of its answer")
+        self.tell()
+
+    def _feed_head(self, data: bytes) -> None:
+        if self._buffer:
+            data = self._buffer + data
+        end = data.find(b"\r\n\r\n")
+        if end < 0 or end > MAX_HEAD:
+            if len(data) > MAX_HEAD:
+                raise Malformed("the head of the answer is too long")
+            self._buffer = data
+            return
+        head = AnswerHead.parse(data[:end], self._client.is_head)
+        rest = data[end + 4 :]
+        if head.status < 200 and not (head.status == 101 and self.may_upgrade):
+            self._feed_interim(head, rest)
+            return
+        self.head, self._buffer = head, b""
+        if head.status == 101:
+            self.is_upgraded = self.is_complete = True
+            self.rest = rest
+            return
+        client = self._client
+        self.stays_open = client.keeps_alive and (client.speaks_11 or head.length is not None)
+        self._left = head.length or 0
+        self._chunks = Chunks() if head.is_chunked else None
+        text = answer_head(head, self.target, client.speaks_11, self.stays_open)
+        if head.length is not None and len(rest) == head.length:  # all of it at once, as most answers come: one write
+            self._write(text + rest)
+            if rest and self._watch:
+                self._watch(rest)
+            self.is_complete = True
+            return
+        self._write(text)
+        if rest:
+            self.feed(rest)
+        elif head.length == 0:
+            self.is_complete = True
+
+    def _feed_interim(self, head: AnswerHead, rest: bytes) -> None:
+        """An answer before the answer (100 Continue, 103 Early Hints): nothing for the client."""
+        self._interim += 1
+        if head.status == 101 or self._interim > MAX_INTERIM:
+            raise Malformed("it switched protocols unasked" if head.status == 101 else "too many interim answers")
+        self._buffer = b""
+        if rest:
+            self._feed_head(rest)
+
+    def _feed_counted(self, data: bytes) -> None:
+        if len(data) > self._left:
+            counted, self._left = data[: self._left], 0
+        else:
+            counted, self._left = data, self._left - len(data)
+        self._pass_on(counted)
+        if not self._left:
+            self.is_complete = True
+        if len(counted) < len(data):
+            raise Malformed("the answer is longer than it said")
+
+    def _feed_chunks(self, data: bytes) -> None:
+        assert self._chunks
+        payload: list[bytes] | None = None if self._client.speaks_11 else []
+        taken = self._chunks.feed(data, payload)
+        if payload is None:
+            self._pass_on(data[:taken] if taken < len(data) else data)
+        else:
+            self._pass_on(b"".join(payload))
+        if self._chunks.is_complete:
+            self.is_complete = True
+        if taken < len(data):
+            raise Malformed("bytes behind the end of the answer")
+
+    def _pass_on(self, data: bytes) -> None:
+        self._write(data)
+        if self._watch:
+            self._watch(data)
+
+    def _write(self, data: bytes) -> None:
+        self.sent += len(data)
+        self._transport.write(data)
+        if self._transport.get_write_buffer_size() > HIGH_WATER:
+            self.is_full = True

@@ -1,0 +1,314 @@
+"""The first to hear a client: takes requests of the one narrow form by itself, and hands a connection that says anything else,
+byte for byte, to aiohttp. So the common request costs a fraction of what a web framework takes for it, and the uncommon one is
+judged by a parser that has seen everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Protocol, cast
+
+from llamactl_py.auth.policy import Caller
+from llamactl_py.proxy import narrow
+from llamactl_py.proxy.client import has_left
+from llamactl_py.proxy.exchange import HIGH_WATER
+from llamactl_py.proxy.narrow import Head
+
+TICK = 1.0
+
+
+class Work(Protocol):
+    """What is being done for a client. It ends with `Front.finish`."""
+
+    def leave(self) -> None:
+        """The client has gone: give up, and do not call `finish`."""
+
+    def go_on(self) -> None:
+        """The client has read what was written."""
+
+
+class Desk(Protocol):
+    """Who answers."""
+
+    def is_for_us(self, head: Head) -> bool:
+        """Does its Host name this server? Asked once for each head that is new on a connection."""
+
+    def caller(self, head: Head) -> Caller | None:
+        """Who asks; None if that may not be. Then it is for aiohttp to refuse."""
+
+    def begin(self, front: Front, head: Head, caller: Caller, body: bytes | bytearray) -> Work | None:
+        """Begin to answer; None if that is done already."""
+
+    def too_slow(self, front: Front, head: Head) -> None:
+        """The body did not come in time: tell the client, and close."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Limits of what a client may do. Times in seconds, sizes in bytes."""
+
+    head: float
+    body: float
+    idle: float
+    max_body: int
+
+
+class Front(asyncio.Protocol):
+    """One client's connection (a `Client`). Its state is what it waits for: a head, the rest of a body, or the end of *work*."""
+
+    speaks_11 = True
+    is_head = False
+
+    def __init__(self, door: Door) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.keeps_alive = True
+        self._door = door
+        self._work: Work | None = None
+        self._intake: Intake | None = None
+        self._ahead = b""  # what came, and is not read yet
+        self._known = b""  # the text of the last head that was read, and its meaning
+        self._head: Head
+        self._caller: Caller
+        self._since = 0.0  # moment on the loop's clock when it began to wait for what it waits for
+        self._is_paused = False
+        self._may_write: asyncio.Future[None] | None = None
+
+    # -- what the transport tells -----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(HIGH_WATER)
+        self._since = self._door.time()
+        self._door.fronts.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._ahead:
+            data = self._ahead + data
+            self._ahead = b""
+        elif self._work is None:
+            self._since = self._door.time()
+        if self._work is None:
+            self._read(data)
+            return
+        self._ahead = data
+        if len(data) > HIGH_WATER and self.transport and not self._is_paused:
+            self._is_paused = True
+            self.transport.pause_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self._door.fronts.discard(self)
+        self._intake = None
+        if self._may_write and not self._may_write.done():
+            self._may_write.set_exception(ConnectionResetError("the client has left"))
+        self._leave()
+
+    def pause_writing(self) -> None:
+        self._may_write = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        if self._may_write and not self._may_write.done():
+            self._may_write.set_result(None)
+        self._may_write = None
+        if self._work:
+            self._work.go_on()
+
+    async def drained(self) -> None:
+        """Until the client has read most of what was written. Raises ConnectionError when it has left."""
+        if self.transport is None:
+            raise ConnectionResetError("the client has left")
+        if self._may_write:
+            await asyncio.shield(self._may_write)
+
+    # -- requests ---------------------------------------------------------------------------------------------------------
+
+    def _read(self, data: bytes) -> None:
+        """Take the request that *data* begins with, wait for the rest of it, or hand it all over."""
+        end = data.find(b"\r\n\r\n")
+        if end < 0 and len(data) <= narrow.MAX_HEAD and self._door.is_open:
+            self._ahead = data
+            return
+        length = self._understand(data, end + 2)
+        if length is None:
+            self._hand_over(data)
+            return
+        body_at = end + 4
+        if len(data) - body_at < length:
+            self._intake = Intake(self, data[body_at:], length)
+            return
+        self._ahead = data[body_at + length :]
+        self._begin(data[body_at : body_at + length])
+
+    def _understand(self, data: bytes, end: int) -> int | None:
+        """The length of the body behind the head *data*[:*end*]; None if this request is not for us."""
+        if end > narrow.MAX_HEAD or not self._door.is_open or (parts := narrow.split(data, end)) is None:
+            return None
+        text, length = parts
+        if text != self._known:
+            head = narrow.read(text)
+            if head is None or not self._door.desk.is_for_us(head):
+                return None
+            self._known, self._head = text, head
+        caller = self._door.desk.caller(self._head)
+        if caller is None or length > self._door.patience.max_body:
+            return None
+        self._caller = caller
+        return length
+
+    def _begin(self, body: bytes | bytearray) -> None:
+        self._intake = None
+        self.keeps_alive = self._head.keeps_alive and self._door.is_open
+        self._work = self._door.desk.begin(self, self._head, self._caller, body)
+
+    def whole(self, body: bytearray) -> None:
+        """The body is there. Called by the intake."""
+        assert self.transport is not None
+        self.transport.set_protocol(self)
+        self._begin(body)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do *work* for this client in a task; it may raise nothing but CancelledError."""
+        return self._door.spawn(work)
+
+    def go_on_with(self, work: Work) -> None:
+        """The answer is to come another way than the one that was tried."""
+        self._work = work
+
+    def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """Answer with JSON of our own."""
+        if self.transport is None:
+            return
+        lines = {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}
+        if not self.keeps_alive:
+            lines["Connection"] = "close"
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        self.transport.write(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{head}\r\n".encode("latin-1") + body)
+        self.finish(self.keeps_alive)
+
+    def abort(self) -> None:
+        """There is nobody left to answer to."""
+        if self.transport:
+            self.transport.abort()
+
+    def finish(self, stays_open: bool) -> None:
+        """The answer is written: on to the next request."""
+        self._work = None
+        if self.transport is None:
+            return
+        if not stays_open or not self._door.is_open:
+            self.transport.close()
+            return
+        self._since = self._door.time()
+        if self._ahead:
+            asyncio.get_running_loop().call_soon(self._go_on_reading)
+
+    def _go_on_reading(self) -> None:
+        if self.transport is None or self._work or not self._ahead:
+            return
+        if self._is_paused:
+            self._is_paused = False
+            self.transport.resume_reading()
+        data, self._ahead = self._ahead, b""
+        self._read(data)
+
+    def _hand_over(self, data: bytes) -> None:
+        assert self.transport is not None
+        self._door.fronts.discard(self)
+        handler = self._door.aiohttp()
+        self.transport.set_protocol(handler)
+        handler.connection_made(self.transport)
+        cast(asyncio.Protocol, handler).data_received(data)
+
+    # -- what no event tells ----------------------------------------------------------------------------------------------
+
+    def look_around(self, now: float, patience: Patience) -> None:
+        """Close what waits for too long. Called about once a second."""
+        transport, waited = self.transport, now - self._since
+        if transport is None:
+            return
+        if self._work:
+            if self._is_paused and has_left(transport):  # nobody reads, so nobody hears it hang up
+                transport.abort()
+        elif self._intake:
+            if waited > patience.body:
+                self._intake = None
+                transport.set_protocol(self)
+                self._door.desk.too_slow(self, self._head)
+        elif waited > (patience.head if self._ahead else patience.idle):
+            transport.close()
+
+    def close(self) -> None:
+        """The daemon ends: now if nothing is being answered, else with the answer."""
+        self.keeps_alive = False
+        if self.transport and not self._work:
+            self.transport.close()
+
+    def _leave(self) -> None:
+        work, self._work = self._work, None
+        if work:
+            work.leave()
+
+
+class Intake(asyncio.BufferedProtocol):
+    """The rest of a body on its way into the place where it will be used: no piece of it is copied twice."""
+
+    def __init__(self, front: Front, first: bytes, length: int) -> None:
+        self._front, self._at = front, len(first)
+        self._body = bytearray(length)
+        self._body[: len(first)] = first
+        self._view = memoryview(self._body)
+        assert front.transport is not None
+        front.transport.set_protocol(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._view[self._at :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._at += nbytes
+        if self._at == len(self._body):
+            self._view.release()
+            self._front.whole(self._body)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._front.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._front.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._front.resume_writing()
+
+
+class Door:
+    """All clients that no answer of aiohttp has been for yet. *aiohttp* makes the protocol that takes over from a front; with
+    *is_open* False every connection is handed over."""
+
+    def __init__(self, desk: Desk, aiohttp: Callable[[], asyncio.BaseProtocol], patience: Patience, is_open: bool = True) -> None:
+        self.desk, self.aiohttp, self.patience, self.is_open = desk, aiohttp, patience, is_open
+        self.fronts: set[Front] = set()
+        self.time: Callable[[], float] = asyncio.get_running_loop().time
+        self._tasks: asyncio.TaskGroup
+
+    def __call__(self) -> Front:
+        return Front(self)
+
+    async def run(self) -> None:
+        """Close connections that wait for too long; until cancelled. Tasks of the fronts live no longer than this."""
+        async with asyncio.TaskGroup() as self._tasks:
+            while True:
+                await asyncio.sleep(TICK)
+                for front in list(self.fronts):
+                    front.look_around(self.time(), self.patience)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do *work* for a client; it may raise nothing but CancelledError."""
+        return self._tasks.create_task(work)
+
+    def close(self) -> None:
+        """Close what is idle, and what is busy when it is done."""
+        self.is_open = False
+        for front in list(self.fronts):
+            front.close()

@@ -1,0 +1,92 @@
+"""The one narrow form of request that the front takes by itself: `POST /v1/...` with a JSON body of known length, in a head that
+no two servers could read differently. Whatever is not exactly that is aiohttp's to judge. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from llamactl_py.proxy.heads import NOT_FOR_BACKENDS
+
+MAX_HEAD = 1 << 14
+"""Bytes. Longer ones are aiohttp's."""
+MAX_HEADERS = 64
+
+_FIRST_LINE = re.compile(rb"POST ((?:/[A-Za-z0-9_-]{1,64}){2,8}) HTTP/1\.1")
+_HEADER = re.compile(rb"([A-Za-z0-9_-]{1,64}):[ \t]*([\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?[ \t]*")
+_LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: (\d{1,12})\r\n")
+_JSON = re.compile(rb'application/json(?:[ \t]*;[ \t]*charset="?utf-8"?)?', re.IGNORECASE)
+_HOST = re.compile(rb"[A-Za-z0-9.:_\[\]-]+")
+
+_ONCE = frozenset((b"host", b"authorization", b"x-api-key", b"content-type", b"connection"))
+_NEVER = frozenset(
+    (b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"te", b"trailer", b"proxy-connection",
+     b"proxy-authorization", b"origin", b"http2-settings")
+)  # fmt: skip
+"""Headers that change how a request is framed, answered or trusted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A request's head, less its Content-Length. *lines*: the headers that the backend is to see."""
+
+    path: str
+    host: str
+    key: str = field(repr=False)
+    """The key that came with it; empty if none did."""
+    keeps_alive: bool
+    lines: bytes
+
+
+def split(data: bytes, end: int) -> tuple[bytes, int] | None:
+    """(the head less the digits of its Content-Length, that length) of the head *data*[:*end*]; None if it has none.
+
+    Clients send the same head again and again on a connection, but for the length: what was found out about it holds for the
+    next one. *end* is where the empty line begins, that is behind the last header line's CRLF.
+    """
+    found = _LENGTH.search(data, 0, end)
+    if found is None:
+        return None
+    return data[: found.start(1)] + data[found.end(1) : end], int(found[1])
+
+
+def read(head: bytes) -> Head | None:
+    """The meaning of *head*, as `split` gives it; None if it is not of the narrow form."""
+    first, *lines = head.split(b"\r\n")
+    request = _FIRST_LINE.fullmatch(first)
+    if request is None or not request[1].startswith(b"/v1/") or len(lines) > MAX_HEADERS or lines.pop() != b"":
+        return None
+    once: dict[bytes, bytes] = {}
+    kept, lengths = [], 0
+    for line in lines:
+        if line.lower() == b"content-length: ":
+            lengths += 1
+            continue
+        header = _HEADER.fullmatch(line)
+        if header is None:
+            return None
+        name, value = header[1].lower(), header[2] or b""
+        if name in _NEVER or name.startswith(b"sec-") or name == b"content-length" or (name in _ONCE and name in once):
+            return None
+        if name in _ONCE:
+            once[name] = value
+        if name not in NOT_FOR_BACKENDS and not name.startswith(b"x-forwarded-"):
+            kept.append(b"%b: %b\r\n" % (header[1], value))
+    key = _key(once)
+    connection = once.get(b"connection", b"keep-alive").lower()
+    host = once.get(b"host", b"")
+    plain = connection in (b"keep-alive", b"close") and _JSON.fullmatch(once.get(b"content-type", b"")) and _HOST.fullmatch(host)
+    if lengths != 1 or key is None or not plain:
+        return None
+    return Head(request[1].decode(), host.decode(), key, connection == b"keep-alive", b"".join(kept))
+
+
+def _key(once: dict[bytes, bytes]) -> str | None:
+    """The key that was sent, empty for none; None when it takes a second look."""
+    if b"authorization" not in once:
+        return once.get(b"x-api-key", b"").decode()
+    scheme, _, key = once[b"authorization"].partition(b" ")
+    if b"x-api-key" in once or scheme.lower() != b"bearer" or b" " in key or b"\t" in key:
+        return None
+    return key.decode()
