@@ -33,16 +33,15 @@ class Services:
     now: Now
     webui: Path
     routes: Routes = field(default_factory=Routes)
+    requirements: Requirements = field(init=False)
     is_closing: bool = False
     """The daemon is ending: nothing that goes on without end may go on."""
 
     def __post_init__(self) -> None:
+        auth = self.settings.auth
+        self.requirements = Requirements(auth.require_inference_auth, auth.require_management_auth)
         self.fleet.on_reshape(self._reroute)
         self._reroute()
-
-    @property
-    def requirements(self) -> Requirements:
-        return Requirements(self.settings.auth.require_inference_auth, self.settings.auth.require_management_auth)
 
     def log_file(self, name: str) -> Path:
         return self.fleet.workshop.log_file(name)

@@ -11,8 +11,9 @@ from typing import Any
 
 from llamactl_py.api import problems
 from llamactl_py.api.middleware import names_us
-from llamactl_py.auth.policy import Access, Caller, admit
-from llamactl_py.ground.errors import BackendFailed, BadRequest, LlamactlError, Unauthenticated
+from llamactl_py.auth.keys import digest
+from llamactl_py.auth.policy import Caller
+from llamactl_py.ground.errors import BackendFailed, BadRequest, LlamactlError
 from llamactl_py.instances.instance import Instance, telling_line
 from llamactl_py.instances.target import Target
 from llamactl_py.proxy.client import Client
@@ -71,16 +72,14 @@ class FrontDesk:
     def __init__(self, services: Services) -> None:
         self.services = services
 
-    def is_for_us(self, head: Head) -> bool:
-        return names_us(head.host, self.services.settings.server)
-
-    def caller(self, head: Head) -> Caller | None:
-        caller = self.services.keys.caller(head.key) if head.key else None
-        try:
-            admit(Access.INFERENCE, caller, self.services.requirements)
-        except Unauthenticated:
+    def greet(self, head: Head) -> bytes | None:
+        if not names_us(head.host, self.services.settings.server):
             return None
-        return caller or ANYBODY
+        return digest(head.key) if head.key else b""
+
+    def caller(self, digest: bytes) -> Caller | None:
+        caller = self.services.keys.holder(digest) if digest else None
+        return caller or (None if self.services.requirements.inference else ANYBODY)
 
     def begin(self, front: Front, head: Head, caller: Caller, body: bytes | bytearray) -> Work | None:
         services = self.services

@@ -72,6 +72,8 @@ class Backend:
     stop: StopRule = StopRule()
     resting_connections: int = 64
     """How many idle connections it can bear. A server with a thread for each has none left for others when they rest."""
+    connection_threads: str = ""
+    """The option that sets how many threads there are, each of them held by a connection; half of them may rest."""
     positional_model: bool = False
     """The model stands bare behind the sub-command (`vllm serve MODEL`)."""
     default_environment: tuple[tuple[str, str], ...] = ()
@@ -95,6 +97,11 @@ class Backend:
     def arguments(self, options: Options) -> list[str]:
         """Normalised *options* as words, secrets included: the inverse of parsing. What is to be started is `command_line`."""
         return arguments(self.catalogue, options, positional_model=self.positional_model)
+
+    def may_rest(self, options: Options) -> int:
+        """How many idle connections a server with *options* can bear."""
+        threads = options.get(self.connection_threads)
+        return max(self.resting_connections, threads // 2) if isinstance(threads, int) else self.resting_connections
 
     def command_line(
         self, options: Options, *, command: Sequence[str], name: str, host: str, port: int, api_key: str | None

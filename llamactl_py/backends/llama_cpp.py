@@ -3,7 +3,8 @@
 Measured with 0.6.0-dev: in single-model mode it ignores the request's `model`. Without a model it is a router that loads models
 by name. SIGTERM while a stream runs ends the tokens at once, but the process only at the next keep-alive comment, up to 30 s
 later; a second SIGTERM ends it immediately. Its port is open while it loads, and answers 503 until ready. Each connection
-holds one of its few HTTP threads (slots + 4) for as long as it is open, so only two may rest.
+holds one of its few HTTP threads (slots + 4, or --threads-http) for as long as it is open, so only two may rest, or half of
+those that were asked for.
 """
 
 from __future__ import annotations
@@ -53,4 +54,5 @@ LLAMA_CPP = Backend(
     api_key_variable="LLAMA_API_KEY",
     stop=StopRule(repeat_term_after=2.0),
     resting_connections=2,
+    connection_threads="threads_http",
 )

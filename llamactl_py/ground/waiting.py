@@ -26,7 +26,7 @@ class Watched(Generic[T]):
     def set(self, value: T) -> None:
         """Change the value and wake, in the next turn of the loop, everybody whose condition it meets."""
         self._value = value
-        for waiter in list(self._waiters):
+        for waiter in list(self._waiters) if self._waiters else ():
             condition, future = waiter
             if not future.done() and condition(value):
                 future.set_result(value)

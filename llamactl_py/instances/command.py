@@ -95,7 +95,7 @@ class Workshop:
                 await self.settled(ticket)
             raise
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        target = Target(name, LOOPBACK, port, headers, kind.resting_connections)
+        target = Target(name, LOOPBACK, port, headers, kind.may_rest(options.backend_options))
         return Launch(handle, Path(program[0]).name, port, target, kind.health_path, kind.stop.repeat_term_after)
 
     async def settled(self, ticket: Ticket) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from llamactl_py.instances.target import Target
 from llamactl_py.proxy.client import Client, has_left
-from llamactl_py.proxy.heads import answer_head
-from llamactl_py.proxy.http1 import MAX_HEAD, AnswerHead, Chunks, Malformed
+from llamactl_py.proxy.heads import answer_framing, answer_lines
+from llamactl_py.proxy.http1 import MAX_HEAD, AnswerHead, Chunks, Malformed, cut_length
 
 HIGH_WATER = 1 << 16
 """Bytes that may wait for a client before we stop reading from its backend."""
@@ -21,19 +21,66 @@ SETTLE = 0.05
 Watch = Callable[[bytes], object]
 
 
+class Memo:
+    """What the last answer on a connection began with, and what that means: the next one nearly always begins alike."""
+
+    __slots__ = ("_head", "_lines", "_text")
+
+    def __init__(self) -> None:
+        self._text = b""
+        self._head: AnswerHead
+        self._lines: bytes
+
+    def read(self, data: bytes, end: int, target: Target) -> tuple[AnswerHead, bytes, bytes | None]:
+        """(the head, its lines for the client, its Content-Length) of the answer to anything but a HEAD. The `length` of a head
+        that was known is that of an earlier answer. Raises Malformed."""
+        text, digits = cut_length(data, end)
+        if text == self._text:
+            return self._head, self._lines, digits
+        head = AnswerHead.parse(data[: end - 2], has_no_body=False)
+        lines = answer_lines(head, target)
+        has_body = head.status >= 200 and head.status not in (204, 304)
+        if has_body and head.has_one_length == (digits is not None) and head.is_counted == head.has_one_length:
+            self._text, self._head, self._lines = text, head, lines
+        return head, lines, digits if digits is not None else head.said_length
+
+
 class Exchange:
     """Its state is what the client has had of the answer, and whether that was all.
 
-    *tell* is called, from the loop and never from inside a method of this class, when there is something to decide: the
+    *tell* is called, from the loop and never from inside a method of this class, when there may be something to decide: the
     answer is over (`is_complete` or `failure`), or the client reads too slowly (`is_full`). *is_current* says whether the
     backend behind *target* is still the one that was asked. *watch*, if given, sees every piece of the body as it is passed on.
     """
 
-    __slots__ = (
-        "_buffer", "_chunks", "_client", "_interim", "_left", "_seen", "_silent_since", "_transport", "_watch", "failure",
-        "failure_is_closing", "has_left", "head", "is_closing", "is_complete", "is_current", "is_full", "is_upgraded",
-        "may_upgrade", "rest", "sent", "stays_open", "target", "tell",
-    )  # fmt: skip
+    head: AnswerHead | None = None
+    length: int | None = None
+    """Bytes of the body, where the head says."""
+    memo: Memo
+    """That of the connection which carries this."""
+    sent = 0
+    """Bytes of the answer written to the client."""
+    stays_open = False
+    """The client's connection may be used again when this is over."""
+    is_complete = False
+    is_upgraded = False
+    """The backend agreed to another protocol; *rest* are the first bytes of that."""
+    rest = b""
+    failure = ""
+    failure_is_closing = False
+    """The failure is that the connection was closed: before a byte of an answer that may mean that it was stale."""
+    has_left = False
+    """The failure is that of the client."""
+    is_closing = False
+    """The connection was closed behind a body without framing: its end, or that of the backend."""
+    is_full = False
+    """The client has more than HIGH_WATER bytes to read; reading from the backend is paused."""
+    _buffer = b""
+    _interim = 0
+    _left = 0
+    _chunks: Chunks | None = None
+    _seen = 0
+    _silent_since = 0.0
 
     def __init__(
         self,
@@ -48,30 +95,7 @@ class Exchange:
         if transport is None:
             raise ConnectionResetError("the client has left")
         self.target, self.tell, self.is_current, self.may_upgrade = target, tell, is_current, may_upgrade
-        self.head: AnswerHead | None = None
-        self.sent = 0
-        """Bytes of the answer written to the client."""
-        self.stays_open = False
-        """The client's connection may be used again when this is over."""
-        self.is_complete = False
-        self.is_upgraded = False
-        """The backend agreed to another protocol; *rest* are the first bytes of that."""
-        self.rest = b""
-        self.failure = ""
-        self.failure_is_closing = False
-        """The failure is that the connection was closed: before a byte of an answer that may mean that it was stale."""
-        self.has_left = False
-        """The failure is that of the client."""
-        self.is_closing = False
-        """The connection was closed behind a body without framing: its end, or that of the backend."""
-        self.is_full = False
-        """The client has more than HIGH_WATER bytes to read; reading from the backend is paused."""
         self._client, self._transport, self._watch = client, transport, watch
-        self._buffer = b""
-        self._interim = 0
-        self._left = 0
-        self._chunks: Chunks | None = None
-        self._seen, self._silent_since = 0, 0.0
 
     @property
     def is_over(self) -> bool:
@@ -111,7 +135,7 @@ class Exchange:
             raise Malformed("bytes behind the end of the answer")
         elif self._chunks:
             self._feed_chunks(data)
-        elif self.head.length is not None:
+        elif self.length is not None:
             self._feed_counted(data)
         else:
             self._pass_on(data if not self._client.speaks_11 else b"%x\r\n%b\r\n" % (len(data), data))
@@ -120,7 +144,7 @@ class Exchange:
         """The backend closed its side: the end of a body without framing, else too early."""
         if self.is_over:
             return
-        if self.head and self.head.length is None and not self._chunks:
+        if self.head and self.length is None and not self._chunks:
             if not self.is_closing:  # a backend that is dying closes its connections a moment before it is gone
                 self.is_closing = True
                 asyncio.get_running_loop().call_later(SETTLE, self._settle)
@@ -149,7 +173,12 @@ class Exchange:
                 raise Malformed("the head of the answer is too long")
             self._buffer = data
             return
-        head = AnswerHead.parse(data[:end], self._client.is_head)
+        client = self._client
+        if client.is_head:
+            head = AnswerHead.parse(data[:end], has_no_body=True)
+            lines, said = answer_lines(head, self.target), head.said_length
+        else:
+            head, lines, said = self.memo.read(data, end + 2, self.target)
         rest = data[end + 4 :]
         if head.status < 200 and not (head.status == 101 and self.may_upgrade):
             self._feed_interim(head, rest)
@@ -159,22 +188,20 @@ class Exchange:
             self.is_upgraded = self.is_complete = True
             self.rest = rest
             return
-        client = self._client
-        self.stays_open = client.keeps_alive and (client.speaks_11 or head.length is not None)
-        self._left = head.length or 0
-        self._chunks = Chunks() if head.is_chunked else None
-        text = answer_head(head, self.target, client.speaks_11, self.stays_open)
-        if head.length is not None and len(rest) == head.length:  # all of it at once, as most answers come: one write
+        self.length = int(said) if said is not None and head.is_counted else head.length
+        self.stays_open = client.keeps_alive and (client.speaks_11 or self.length is not None)
+        text = lines + answer_framing(head, said, client.speaks_11, self.stays_open)
+        if self.length is not None and self.length == len(rest):  # all of it at once, as most answers come: one write
             self._write(text + rest)
             if rest and self._watch:
                 self._watch(rest)
             self.is_complete = True
             return
+        self._left = self.length or 0
+        self._chunks = Chunks() if head.is_chunked else None
         self._write(text)
         if rest:
             self.feed(rest)
-        elif head.length == 0:
-            self.is_complete = True
 
     def _feed_interim(self, head: AnswerHead, rest: bytes) -> None:
         """An answer before the answer (100 Continue, 103 Early Hints): nothing for the client."""

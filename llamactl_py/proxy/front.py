@@ -15,6 +15,7 @@ from llamactl_py.auth.policy import Caller
 from llamactl_py.proxy import narrow
 from llamactl_py.proxy.client import has_left
 from llamactl_py.proxy.exchange import HIGH_WATER
+from llamactl_py.proxy.http1 import cut_length
 from llamactl_py.proxy.narrow import Head
 
 TICK = 1.0
@@ -33,11 +34,12 @@ class Work(Protocol):
 class Desk(Protocol):
     """Who answers."""
 
-    def is_for_us(self, head: Head) -> bool:
-        """Does its Host name this server? Asked once for each head that is new on a connection."""
+    def greet(self, head: Head) -> bytes | None:
+        """The digest of the key that came with *head*, empty for none; None if its Host does not name this server. Asked once for
+        each head that is new on a connection."""
 
-    def caller(self, head: Head) -> Caller | None:
-        """Who asks; None if that may not be. Then it is for aiohttp to refuse."""
+    def caller(self, digest: bytes) -> Caller | None:
+        """Who asks, now; None if that may not be. Then it is for aiohttp to refuse."""
 
     def begin(self, front: Front, head: Head, caller: Caller, body: bytes | bytearray) -> Work | None:
         """Begin to answer; None if that is done already."""
@@ -71,6 +73,7 @@ class Front(asyncio.Protocol):
         self._ahead = b""  # what came, and is not read yet
         self._known = b""  # the text of the last head that was read, and its meaning
         self._head: Head
+        self._digest: bytes
         self._caller: Caller
         self._since = 0.0  # moment on the loop's clock when it began to wait for what it waits for
         self._is_paused = False
@@ -144,16 +147,18 @@ class Front(asyncio.Protocol):
 
     def _understand(self, data: bytes, end: int) -> int | None:
         """The length of the body behind the head *data*[:*end*]; None if this request is not for us."""
-        if end > narrow.MAX_HEAD or not self._door.is_open or (parts := narrow.split(data, end)) is None:
+        if end > narrow.MAX_HEAD or not self._door.is_open:
             return None
-        text, length = parts
+        text, digits = cut_length(data, end)
+        if digits is None:
+            return None
         if text != self._known:
             head = narrow.read(text)
-            if head is None or not self._door.desk.is_for_us(head):
+            if head is None or (digest := self._door.desk.greet(head)) is None:
                 return None
-            self._known, self._head = text, head
-        caller = self._door.desk.caller(self._head)
-        if caller is None or length > self._door.patience.max_body:
+            self._known, self._head, self._digest = text, head, digest
+        caller = self._door.desk.caller(self._digest)
+        if caller is None or (length := int(digits)) > self._door.patience.max_body:
             return None
         self._caller = caller
         return length

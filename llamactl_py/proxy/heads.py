@@ -43,9 +43,9 @@ def request_head(method: str, path: str, lines: bytes, target: Target, length: i
     return b"%b %b HTTP/1.1\r\n%b%b%b\r\n" % (method.encode("ascii"), path.encode("ascii"), target.lines, lines, framing)
 
 
-def answer_head(head: AnswerHead, target: Target, speaks_11: bool, stays_open: bool) -> bytes:
-    """The head as the client is to see it. Who may read answers across sites is for us to say, and a redirect to the
-    backend's own address would lead past us."""
+def answer_lines(head: AnswerHead, target: Target) -> bytes:
+    """The first lines of the head as the client is to see it, up to the framing. Who may read answers across sites is for us to
+    say, and a redirect to the backend's own address would lead past us."""
     dropped = NOT_FOR_CLIENTS
     if head.connection:
         dropped = NOT_FOR_CLIENTS | named_by_connection((folded, value) for _, folded, value in head.headers)
@@ -54,13 +54,20 @@ def answer_head(head: AnswerHead, target: Target, speaks_11: bool, stays_open: b
         if folded in dropped or folded.startswith(b"access-control-") or (folded == b"location" and _is_own(value, target)):
             continue
         lines.append(b"%b: %b\r\n" % (name, value))
-    lines.append(_framing(head, speaks_11))
-    if not stays_open:
-        lines.append(b"Connection: close\r\n")
-    elif not speaks_11:
-        lines.append(b"Connection: keep-alive\r\n")
-    lines.append(b"\r\n")
     return b"".join(lines)
+
+
+def answer_framing(head: AnswerHead, said_length: bytes | None, speaks_11: bool, stays_open: bool) -> bytes:
+    """The last lines of the head as the client is to see it. *said_length*: Content-Length as the backend sent it."""
+    if said_length is not None and head.status != 204:
+        framing = b"Content-Length: %b\r\n" % said_length  # as the backend says, also where a HEAD has no body
+    elif head.length is not None or not speaks_11:
+        framing = b""
+    else:
+        framing = b"Transfer-Encoding: chunked\r\n"
+    if not stays_open:
+        return framing + b"Connection: close\r\n\r\n"
+    return framing + (b"\r\n" if speaks_11 else b"Connection: keep-alive\r\n\r\n")
 
 
 def upgrade_head(head: AnswerHead) -> bytes:
@@ -71,14 +78,6 @@ def upgrade_head(head: AnswerHead) -> bytes:
 
 def _is_own(location: bytes, target: Target) -> bool:
     return target.host_header.encode() in location
-
-
-def _framing(head: AnswerHead, speaks_11: bool) -> bytes:
-    if head.said_length is not None and head.status != 204:
-        return b"Content-Length: %b\r\n" % head.said_length  # as the backend says, also where a HEAD has no body
-    if head.length is not None or not speaks_11:
-        return b""
-    return b"Transfer-Encoding: chunked\r\n"
 
 
 def named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:

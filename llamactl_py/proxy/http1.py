@@ -20,6 +20,19 @@ _HEADER = re.compile(
 )
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 _LENGTH = re.compile(rb"\d{1,18}")
+_LENGTH_LINE = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: (\d{1,18})\r\n")
+
+
+def cut_length(data: bytes, end: int) -> tuple[bytes, bytes | None]:
+    """(the head data[:*end*] less the digits of its Content-Length, those digits); None where it has none, in its usual spelling.
+
+    Both sides of a connection send the same head again and again, but for the length: what was found out about one holds for
+    the next. *end* is where the empty line begins, behind the last line's CRLF.
+    """
+    found = _LENGTH_LINE.search(data, 0, end)
+    if found is None:
+        return data[:end], None
+    return data[: found.start(1)] + data[found.end(1) : end], found[1]
 
 
 class Malformed(ValueError):
@@ -42,6 +55,13 @@ class AnswerHead:
     """Content-Length as sent: that of the body, or of the one that a HEAD or a 304 leaves out."""
     connection: bytes
     """What Connection says, in lower case."""
+    has_one_length: bool
+    """There is one Content-Length header."""
+
+    @property
+    def is_counted(self) -> bool:
+        """Its Content-Length is that of its body."""
+        return self.said_length is not None and self.length == int(self.said_length)
 
     @classmethod
     def parse(cls, head: bytes, has_no_body: bool) -> AnswerHead:
@@ -52,7 +72,8 @@ class AnswerHead:
             raise Malformed("bad status line")
         minor, status, reason = status_line.groups()
         headers = []
-        lengths, encodings, connection = set(), [], b""
+        lengths: list[bytes] = []
+        encodings, connection = [], b""
         for line in lines:
             header = _HEADER.fullmatch(line)
             if header is None:
@@ -61,17 +82,17 @@ class AnswerHead:
             folded = name.lower()
             headers.append((name, folded, value))
             if folded == b"content-length":
-                lengths.add(value)
+                lengths.append(value)
             elif folded == b"transfer-encoding":
                 encodings.append(value.lower())
             elif folded == b"connection":
                 connection += b"," + value.lower()
         tokens = {token.strip() for token in connection.split(b",")}
-        length = _length(lengths, encodings, int(status), has_no_body)
+        length = _length(set(lengths), encodings, int(status), has_no_body)
         keeps_alive = b"close" not in tokens if minor == b"1" else b"keep-alive" in tokens
         is_chunked = bool(encodings) and length is None
-        said = next(iter(lengths), None)
-        return cls(int(status), reason or b"", tuple(headers), length, is_chunked, keeps_alive, said, connection)
+        said, has_one = lengths[0] if lengths else None, len(lengths) == 1
+        return cls(int(status), reason or b"", tuple(headers), length, is_chunked, keeps_alive, said, connection, has_one)
 
 
 def _length(lengths: set[bytes], encodings: list[bytes], status: int, has_no_body: bool) -> int | None:

@@ -15,7 +15,6 @@ MAX_HEADERS = 64
 
 _FIRST_LINE = re.compile(rb"POST ((?:/[A-Za-z0-9_-]{1,64}){2,8}) HTTP/1\.1")
 _HEADER = re.compile(rb"([A-Za-z0-9_-]{1,64}):[ \t]*([\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?[ \t]*")
-_LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: (\d{1,12})\r\n")
 _JSON = re.compile(rb'application/json(?:[ \t]*;[ \t]*charset="?utf-8"?)?', re.IGNORECASE)
 _HOST = re.compile(rb"[A-Za-z0-9.:_\[\]-]+")
 
@@ -39,20 +38,8 @@ class Head:
     lines: bytes
 
 
-def split(data: bytes, end: int) -> tuple[bytes, int] | None:
-    """(the head less the digits of its Content-Length, that length) of the head *data*[:*end*]; None if it has none.
-
-    Clients send the same head again and again on a connection, but for the length: what was found out about it holds for the
-    next one. *end* is where the empty line begins, that is behind the last header line's CRLF.
-    """
-    found = _LENGTH.search(data, 0, end)
-    if found is None:
-        return None
-    return data[: found.start(1)] + data[found.end(1) : end], int(found[1])
-
-
 def read(head: bytes) -> Head | None:
-    """The meaning of *head*, as `split` gives it; None if it is not of the narrow form."""
+    """The meaning of *head*, as `http1.cut_length` leaves it; None if it is not of the narrow form."""
     first, *lines = head.split(b"\r\n")
     request = _FIRST_LINE.fullmatch(first)
     if request is None or not request[1].startswith(b"/v1/") or len(lines) > MAX_HEADERS or lines.pop() != b"":

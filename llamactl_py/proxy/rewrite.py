@@ -1,7 +1,7 @@
 """Finds, and where it must change replaces, the value of `model` in a raw JSON body. The rest stays byte for byte. Pure.
 
 msgspec checks the whole body and reads the one field without building objects for the rest. Where the value stands in the
-bytes is then looked for: the key is nearly always written once; otherwise a scan of the top level settles it.
+bytes is looked for when it must change: the key is nearly always written once; otherwise a scan of the top level settles it.
 """
 
 from __future__ import annotations
@@ -33,13 +33,24 @@ _VALUE = re.compile(_STRING, re.DOTALL)
 _TOKEN = re.compile(_STRING + rb"|[\[\]{}:,]", re.DOTALL)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Model:
-    """The decoded value, and the bytes [start, end) that it takes up, quotes included."""
+    """The decoded value, and where it is."""
 
     name: str
-    start: int
-    end: int
+    value_at: int | None = None
+    """Where its value begins, quotes included; None: behind the only text in the body that reads like the key."""
+
+    def span(self, body: bytes | bytearray) -> tuple[int, int]:
+        """The bytes [start, end) of *body* that the value takes up."""
+        start = self.value_at
+        if start is None:
+            key = _KEY.search(body)
+            assert key is not None
+            start = key.end()
+        value = _VALUE.match(body, start)
+        assert value is not None  # msgspec found text there
+        return start, value.end()
 
 
 def find_model(body: bytes | bytearray) -> Model:
@@ -54,11 +65,10 @@ def find_model(body: bytes | bytearray) -> Model:
         raise BadRequest("the request body has no model; set model to the name of an instance")
     if len(name) > MAX_MODEL or not name.isprintable():
         raise BadRequest(f"model is not usable: it has to be at most {MAX_MODEL} printable characters")
+    if body.count(b'"model"') == 1 and b"\\u00" not in body:
+        return Model(name)  # no spelling of the key but the plain one, and that only once
     found = [match.end() for match in _KEY.finditer(body)]
-    start = found[0] if len(found) == 1 else _scan_top_level(body)
-    value = _VALUE.match(body, start)
-    assert value is not None  # msgspec found text there
-    return Model(name, start, value.end())
+    return Model(name, found[0] if len(found) == 1 else _scan_top_level(body))
 
 
 def with_model(body: bytes | bytearray, model: Model, name: str | None) -> Sequence[Body]:
@@ -67,10 +77,11 @@ def with_model(body: bytes | bytearray, model: Model, name: str | None) -> Seque
     if name is None or name == model.name:
         return (body,)
     value = msgspec.json.encode(name)
+    start, end = model.span(body)
     if len(body) < COPIED:
-        return (b"".join((body[: model.start], value, body[model.end :])),)
+        return (b"".join((body[:start], value, body[end:])),)
     view = memoryview(body)
-    return view[: model.start], value, view[model.end :]
+    return view[:start], value, view[end:]
 
 
 def _scan_top_level(body: bytes | bytearray) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from llamactl_py.instances.target import is_socket_path
-from llamactl_py.proxy.exchange import HIGH_WATER, Exchange
+from llamactl_py.proxy.exchange import HIGH_WATER, Exchange, Memo
 from llamactl_py.proxy.http1 import Malformed
 
 LONGEST_IDLE = 2.0
@@ -43,6 +43,7 @@ class Upstream(asyncio.Protocol):
         self.authority = authority
         self.rests_since = 0.0
         self._began = 0.0  # moment on the loop's clock when the request was sent
+        self._memo = Memo()
         self._pool = pool
         self._lost = False
 
@@ -89,6 +90,7 @@ class Upstream(asyncio.Protocol):
     def begin(self, exchange: Exchange, head: bytes, body: Body) -> None:
         """Send a request and expect its answer; `conclude` when it is over."""
         self.exchange = exchange
+        exchange.memo = self._memo
         self._began = asyncio.get_running_loop().time()
         self._pool.busy.add(self)
         if len(body) == 1 and len(body[0]) < HIGH_WATER:
@@ -109,7 +111,7 @@ class Upstream(asyncio.Protocol):
         head = exchange.head
         if not exchange.failure:
             assert head is not None
-            if head.keeps_alive and (head.is_chunked or head.length is not None):
+            if head.keeps_alive and (head.is_chunked or exchange.length is not None):
                 self._pool.give_back(self, exchange.target.resting_connections)
             else:
                 self.close()

@@ -193,3 +193,11 @@ def test_the_facts_that_others_rely_on() -> None:
         "vllm": ("vllm", ("vllm", "serve"), "/health", True, 3.0),
     }
     assert all(b.install_hint.startswith("Install ") for b in BACKENDS.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "resting"), [({}, 2), ({"threads_http": 3}, 2), ({"threads_http": 128}, 64), ({"threads_http": "x"}, 2)]
+)
+def test_connections_that_hold_a_thread_each_rest_in_half_of_them(options: dict[str, Any], resting: int) -> None:
+    assert BACKENDS["llama_cpp"].may_rest(options) == resting
+    assert BACKENDS["vllm"].may_rest(options) == 64
