@@ -16,6 +16,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from llamactl_py.accounting.ledger import Ledger
 from llamactl_py.api.access_log import AccessLog
 from llamactl_py.api.inference import FrontDesk
 from llamactl_py.app import build_app
@@ -136,7 +137,8 @@ async def _alive(
     dispatcher = Dispatcher(fleet, instances)
     pool = Pool(settings.server.connect_timeout, settings.server.response_timeout)
     async with asyncio.TaskGroup() as tasks:
-        services = Services(settings, fleet, dispatcher, keys, pool, clock.now, webui_folder())
+        ledger = Ledger(settings.server.request_history, clock.now)
+        services = Services(settings, fleet, dispatcher, keys, pool, ledger, clock.now, webui_folder())
         runner = web.AppRunner(
             build_app(services),
             handler_cancellation=True,

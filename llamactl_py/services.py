@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llamactl_py.auth.keys import KeyRing
+from llamactl_py.accounting.ledger import Ledger
+from llamactl_py.auth.keys import MANAGEMENT, KeyRing
 from llamactl_py.auth.policy import Requirements
 from llamactl_py.backends import backend
 from llamactl_py.config.settings import Settings
@@ -30,6 +32,7 @@ class Services:
     dispatcher: Dispatcher
     keys: KeyRing
     pool: Pool
+    ledger: Ledger
     now: Now
     webui: Path
     routes: Routes = field(default_factory=Routes)
@@ -41,7 +44,14 @@ class Services:
         auth = self.settings.auth
         self.requirements = Requirements(auth.require_inference_auth, auth.require_management_auth)
         self.fleet.on_reshape(self._reroute)
+        self.fleet.on_reshape(self.settle_ledger)
         self._reroute()
+
+    def settle_ledger(self) -> None:
+        """Tell the ledger which instances and keys there are. When some were deleted it need not be at once, but at last."""
+        instances = {instance.name for instance in self.fleet}
+        keys = {MANAGEMENT, *(row.name for row in self.keys.all())}
+        self.ledger.keep(instances, keys, asyncio.get_running_loop().time())
 
     def log_file(self, name: str) -> Path:
         return self.fleet.workshop.log_file(name)

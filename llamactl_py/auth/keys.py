@@ -17,6 +17,8 @@ from llamactl_py.storage.keys import KeyRow, KeyStore
 
 MANAGEMENT_PREFIX = "llamactl-mgmt-"
 INFERENCE_PREFIX = "llamactl-"
+MANAGEMENT = "management"
+"""The name of whoever holds a management key."""
 SHOWN = len(INFERENCE_PREFIX) + 4
 """Characters of a key that are kept and shown, so that people can tell keys apart."""
 LONGEST = 512
@@ -33,7 +35,7 @@ class KeyRing:
     def __init__(self, store: KeyStore, now: Now, management_keys: Iterable[str]) -> None:
         self._store = store
         self._now = now
-        self._managers = {digest(key): Caller("management", is_manager=True) for key in management_keys}
+        self._managers = {digest(key): Caller(MANAGEMENT, is_manager=True) for key in management_keys}
         self._rows: dict[bytes, KeyRow] = {}
 
     async def load(self) -> None:

@@ -77,6 +77,13 @@ class Server(Frozen):
     access_log: bool = setting(
         False, "LLAMACTL_ACCESS_LOG", "Log a line for each request (method, path without query, status, bytes, time)."
     )
+    request_history: int = setting(
+        1000,
+        "LLAMACTL_REQUEST_HISTORY",
+        "How many of the newest requests are remembered for the API, without prompts and answers; 0 means none.",
+        ge=0,
+        le=1_000_000,
+    )
 
 
 class Backend(Frozen):

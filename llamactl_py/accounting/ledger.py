@@ -1,0 +1,203 @@
+"""Every request's entry, and the sums of them. It reads no clock but for dates, and stores no prompt, answer, query or key.
+
+    entry = ledger.begin(loop.time(), instance, model, key_name, method, path, len(body), is_streamed)
+    entry.loading = loop.time()     # only if its instance is not up and has to load for it
+    entry.granted = loop.time()     # it holds its lease
+    entry.first_byte = loop.time()  # the answer begins to go out
+    tail.feed(piece)                # each piece of the body, where tells_usage(content_type)
+    entry.end(loop.time(), 200, Outcome.ANSWERED, bytes_out, tail.read())
+
+Moments are seconds on one clock, the loop's; a step that did not happen is left out. `begin` is for when a request is known
+whole: its body read, its instance found. One that is refused before that begins and ends in the same moment, with "" for what
+is not known. Only the first `end` of an entry counts, so that a `finally` may end it once more as Outcome.LEFT.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections import deque
+from collections.abc import Container, Iterator
+from enum import StrEnum
+
+import msgspec
+
+from llamactl_py.accounting.sums import Sums
+from llamactl_py.accounting.usage import Usage
+from llamactl_py.ground.clock import Now
+
+LONGEST_MODEL, LONGEST_PATH, LONGEST_METHOD = 256, 256, 16
+"""Characters that are kept."""
+MOST_PAIRS = 1000
+"""Pairs of instance and key that have sums of their own; what is more is summed under OTHER."""
+MOST_ANSWERS = 50
+"""Pairs of status and outcome that are told apart in each of them; what is more counts as status 0."""
+FOLD_AFTER = 600.0
+"""Seconds that the sums of a deleted instance or key stand alone, so that whoever reads them has seen the last of them."""
+OTHER, DELETED = "(other)", "(deleted)"
+"""Stand for many; no instance can have such a name."""
+_NO_NAMES = frozenset(("", OTHER, DELETED))
+_ID = re.compile(r"([0-9a-z]{1,16})-([0-9a-f]{1,16})")
+
+
+class Outcome(StrEnum):
+    """What became of a request."""
+
+    ANSWERED = "answered"
+    """The backend's answer went out whole, whatever its status."""
+    FAILED = "failed"
+    """There was no backend's answer to pass on: it could not be started, or gave none."""
+    LEFT = "left"
+    """The client went before the end."""
+    CUT = "cut"
+    """The backend's answer broke off, and with it what the client got."""
+    REFUSED = "refused"
+    """We did not take it: no key, no such model, no room, too large."""
+
+
+class Entry(msgspec.Struct, eq=False):
+    """One request. `Ledger.begin` sets what has no default, whoever carries the request the next three fields, `end` the rest.
+
+    Moments are on the loop's clock; *date* is the Unix time of *arrived*.
+    """
+
+    run: str
+    number: int
+    date: float
+    arrived: float
+    instance: str
+    model: str
+    key: str
+    method: str
+    path: str
+    bytes_in: int
+    is_streamed: bool
+    sums: Sums
+    loading: float | None = None
+    granted: float | None = None
+    first_byte: float | None = None
+    ended: float | None = None
+    status: int = 0
+    outcome: Outcome | None = None
+    bytes_out: int = 0
+    usage: Usage | None = None
+
+    @property
+    def id(self) -> str:
+        """A short name of its own, for logs and people: `4f1c-2a`. Later requests of a daemon have greater numbers."""
+        return f"{self.run}-{self.number:x}"
+
+    def end(self, at: float, status: int, outcome: Outcome, bytes_out: int = 0, usage: Usage | None = None) -> None:
+        """It is over. *status*: what the client was answered, 0 if it was not; *bytes_out*: bytes of the answer's body."""
+        if self.outcome is not None:
+            return
+        self.ended, self.status, self.outcome, self.bytes_out, self.usage = at, status, outcome, bytes_out, usage
+        sums = self.sums
+        sums.in_flight -= 1
+        sums.bytes_in += self.bytes_in
+        sums.bytes_out += bytes_out
+        sums.duration.add(at - self.arrived)
+        if self.first_byte is not None:
+            sums.first_byte.add(self.first_byte - self.arrived)
+        if self.granted is not None:
+            loading = self.granted if self.loading is None else self.loading
+            sums.queue.add(loading - self.arrived)
+            if self.loading is not None:
+                sums.load.add(self.granted - loading)
+        answer = (status, outcome)
+        if answer not in sums.answers and len(sums.answers) >= MOST_ANSWERS:
+            answer = (0, outcome)
+        sums.answers[answer] += 1
+        if usage is not None:
+            sums.prompt_tokens += usage.prompt_tokens or 0
+            sums.cached_tokens += usage.cached_tokens or 0
+            sums.completion_tokens += usage.completion_tokens or 0
+            sums.prompt_seconds += usage.prompt_seconds or 0.0
+            sums.generation_seconds += usage.generation_seconds or 0.0
+
+
+class Ledger:
+    """The newest *history* entries, those in flight among them, and the sums of all that there were.
+
+    *now* gives the dates; *run* tells one daemon's ids from those of another.
+    """
+
+    def __init__(self, history: int, now: Now, run: str | None = None) -> None:
+        self.since = now()
+        """Unix time from which on everything is counted."""
+        self._now = now
+        self._run = secrets.token_hex(2) if run is None else run
+        self._count = 0
+        self._entries: deque[Entry] = deque(maxlen=history)
+        self._sums: dict[tuple[str, str], Sums] = {}
+        self._gone_since: dict[tuple[str, str], float] = {}
+
+    def begin(
+        self,
+        at: float,
+        instance: str,
+        model: str,
+        key: str,
+        method: str,
+        path: str,
+        bytes_in: int = 0,
+        is_streamed: bool = False,
+    ) -> Entry:
+        """A request has arrived at the moment *at*. *instance*: the one it is for; *model*: what it asked for; *key*: the name of
+        its key; *path*: its query is left out; *bytes_in*: of its body; *is_streamed*: it asked for a stream of events."""
+        sums = self._sums.get((instance, key)) or self._open(instance, key)
+        sums.in_flight += 1
+        self._count += 1
+        entry = Entry(
+            self._run,
+            self._count,
+            self._now(),
+            at,
+            instance,
+            model[:LONGEST_MODEL],
+            key,
+            method[:LONGEST_METHOD],
+            path.partition("?")[0][:LONGEST_PATH],
+            bytes_in,
+            is_streamed,
+            sums,
+        )
+        self._entries.append(entry)
+        return entry
+
+    def _open(self, instance: str, key: str) -> Sums:
+        """The sums of a pair that has none yet; of all others together when there are too many."""
+        pair = (instance, key) if len(self._sums) < MOST_PAIRS else (OTHER, OTHER)
+        return self._sums.setdefault(pair, Sums())
+
+    def keep(self, instances: Container[str], keys: Container[str], at: float) -> None:
+        """Hear at the moment *at* which instances and keys exist. The sums of others are added to those of DELETED when they
+        have been gone for FOLD_AFTER seconds: totals stay what they are, and names do not pile up."""
+        for pair in list(self._sums):
+            instance, key = pair
+            kept = (
+                instance if instance in instances or instance in _NO_NAMES else DELETED,
+                key if key in keys or key in _NO_NAMES else DELETED,
+            )
+            if kept == pair:
+                self._gone_since.pop(pair, None)
+            elif at - self._gone_since.setdefault(pair, at) >= FOLD_AFTER and not self._sums[pair].in_flight:
+                del self._gone_since[pair]
+                self._open(*kept).merge(self._sums.pop(pair))
+
+    def sums(self) -> Iterator[tuple[str, str, Sums]]:
+        """(instance, key, what they came to) of every pair, those in flight included."""
+        return ((instance, key, sums) for (instance, key), sums in self._sums.items())
+
+    def entries(self, before: int | None = None) -> Iterator[Entry]:
+        """The newest requests, newest first; *before*: those with a smaller number only."""
+        return (entry for entry in reversed(self._entries) if before is None or entry.number < before)
+
+    def entry(self, number: int) -> Entry | None:
+        """The request with that number, if it is one of the newest."""
+        return next((entry for entry in self._entries if entry.number == number), None)
+
+    def number(self, id_: str) -> int | None:
+        """The number in an id; None if it is no id of this daemon's."""
+        match = _ID.fullmatch(id_)
+        return int(match[2], 16) if match and match[1] == self._run else None
