@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,10 +38,13 @@ class Services:
     webui: Path
     routes: Routes = field(default_factory=Routes)
     requirements: Requirements = field(init=False)
+    time: Callable[[], float] = field(init=False)
+    """The loop's clock, in seconds."""
     is_closing: bool = False
     """The daemon is ending: nothing that goes on without end may go on."""
 
     def __post_init__(self) -> None:
+        self.time = asyncio.get_running_loop().time
         auth = self.settings.auth
         self.requirements = Requirements(auth.require_inference_auth, auth.require_management_auth)
         self.fleet.on_reshape(self._reroute)
@@ -51,7 +55,7 @@ class Services:
         """Tell the ledger which instances and keys there are. When some were deleted it need not be at once, but at last."""
         instances = {instance.name for instance in self.fleet}
         keys = {MANAGEMENT, *(row.name for row in self.keys.all())}
-        self.ledger.keep(instances, keys, asyncio.get_running_loop().time())
+        self.ledger.keep(instances, keys, self.time())
 
     def log_file(self, name: str) -> Path:
         return self.fleet.workshop.log_file(name)

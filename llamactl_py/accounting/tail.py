@@ -38,6 +38,8 @@ class Tail:
     def read(self) -> Usage:
         """What the answer said of itself."""
         reading = Reading()
+        if len(self._pieces) == 1 and self._size <= NEAR and reading.take_whole(self._pieces[0]):
+            return reading.result()
         reading.look(self._last(NEAR))
         if not reading.is_complete and self._size > NEAR:
             reading.look(self._last(LIMIT))

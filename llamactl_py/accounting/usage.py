@@ -72,6 +72,12 @@ class _Timings(msgspec.Struct):
     predicted_per_second: Any = None
 
 
+class _Answer(msgspec.Struct):
+    usage: _Spelled | None = None
+    timings: _Timings | None = None
+
+
+_answer = msgspec.json.Decoder(_Answer)
 _usage = msgspec.json.Decoder(_Spelled)
 _timings = msgspec.json.Decoder(_Timings)
 
@@ -105,6 +111,17 @@ class Reading:
             self._take(usage)
             if self.prompt is not None and self.completion is not None:
                 return
+
+    def take_whole(self, data: bytes) -> bool:
+        """Take what *data* says, if it is a whole JSON answer: a quarter of the time that a look takes."""
+        try:
+            answer = _answer.decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return False
+        self.timings = answer.timings or self.timings
+        if answer.usage:
+            self._take(answer.usage)
+        return True
 
     def _take(self, usage: _Spelled) -> None:
         if self.prompt is None:

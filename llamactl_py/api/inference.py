@@ -10,18 +10,21 @@ from collections.abc import Coroutine
 from typing import Any
 
 from llamactl_py.api import problems
+from llamactl_py.api.account import Account
 from llamactl_py.api.middleware import names_us
+from llamactl_py.api.route import ANYBODY
 from llamactl_py.auth.keys import digest
 from llamactl_py.auth.policy import Caller
 from llamactl_py.ground.errors import BackendFailed, BadRequest, LlamactlError
 from llamactl_py.instances.instance import Instance, telling_line
+from llamactl_py.instances.state import State
 from llamactl_py.instances.target import Target
 from llamactl_py.proxy.client import Client
 from llamactl_py.proxy.exchange import Exchange
 from llamactl_py.proxy.front import Front, Work
 from llamactl_py.proxy.narrow import Head
 from llamactl_py.proxy.relay import Question, Relayed, cut_short, relay
-from llamactl_py.proxy.rewrite import find_model, with_model
+from llamactl_py.proxy.rewrite import Model, find_model, with_model
 from llamactl_py.proxy.upstream import Body, Broken, Stale, Upstream
 from llamactl_py.services import Services
 
@@ -29,35 +32,55 @@ log = logging.getLogger(__name__)
 
 LARGE_BODY = 1 << 18
 """From this size on (bytes) a body is parsed in a thread: 10 MB take 2 ms, which other streams would feel."""
-ANYBODY = Caller("", is_manager=False)
-"""Who asks where no key is asked for."""
 
 
-def route(services: Services, body: bytes | bytearray) -> tuple[Instance, Body]:
-    """The instance that the `model` of *body* names, and the body as that is to get it. Raises BadRequest, UnknownModel."""
+def route(services: Services, body: bytes | bytearray) -> tuple[Model, Instance, Body]:
+    """(the `model` of *body*, its instance, the body as that is to get it). Raises BadRequest, UnknownModel."""
     model = find_model(body)
     found = services.routes.find(model.name)
-    return services.fleet.get(found.instance), with_model(body, model, found.forward)
+    return model, services.fleet.get(found.instance), with_model(body, model, found.forward)
 
 
-async def infer(services: Services, client: Client, question: Question, body: bytes | bytearray) -> Relayed:
+async def infer(services: Services, client: Client, question: Question, caller: Caller, body: bytes | bytearray) -> Relayed:
     """Ask the instance that *body* names; it is started first if it has to be. Raises what `route` and `pass_on` do."""
-    if len(body) < LARGE_BODY:
-        instance, question.body = route(services, body)
-    else:
-        instance, question.body = await asyncio.to_thread(route, services, body)
-    return await pass_on(services, client, question, instance, may_start=True, counts_as_use=True)
+    try:
+        if len(body) < LARGE_BODY:
+            model, instance, question.body = route(services, body)
+        else:
+            model, instance, question.body = await asyncio.to_thread(route, services, body)
+    except LlamactlError as error:
+        Account(services, None, "", caller, question, len(body)).refused(error)
+        raise
+    account = Account(services, instance, model.name, caller, question, len(body))
+    return await pass_on(services, client, question, instance, account, may_start=True, counts_as_use=True)
 
 
 async def pass_on(
-    services: Services, client: Client, question: Question, instance: Instance, *, may_start: bool, counts_as_use: bool
+    services: Services,
+    client: Client,
+    question: Question,
+    instance: Instance,
+    account: Account,
+    *,
+    may_start: bool,
+    counts_as_use: bool,
 ) -> Relayed:
     """Lease *instance* and relay. Raises what `Dispatcher.lease` does, and BackendFailed with the last words of the backend."""
-    async with services.dispatcher.lease(instance, may_start=may_start, counts_as_use=counts_as_use) as target:
-        try:
-            return await relay(services.pool, client, question, target, lambda: instance.target is target)
-        except BackendFailed as failure:
-            raise await with_last_words(services, instance, failure) from None
+    was_ready = instance.state is State.READY
+    try:
+        async with services.dispatcher.lease(instance, may_start=may_start, counts_as_use=counts_as_use) as target:
+            account.granted(instance, was_ready)
+            relayed = await relay(services.pool, client, question, target, lambda: instance.target is target, account.hear)
+        account.answered(relayed)
+        return relayed
+    except BackendFailed as failure:
+        account.refused(failure)
+        raise await with_last_words(services, instance, failure) from None
+    except LlamactlError as error:
+        account.refused(error)
+        raise
+    finally:
+        account.left()  # if nothing else was said
 
 
 async def with_last_words(services: Services, instance: Instance, failure: BackendFailed) -> BackendFailed:
@@ -85,21 +108,23 @@ class FrontDesk:
         services = self.services
         question = Question("POST", head.path, head.lines)
         if len(body) >= LARGE_BODY:
-            return self.errand(front, head, infer(services, front, question, body))
+            return self.errand(front, head, infer(services, front, question, caller, body))
         try:
-            instance, question.body = route(services, body)
+            model, instance, question.body = route(services, body)
         except LlamactlError as error:
+            Account(services, None, "", caller, question, len(body)).refused(error)
             self.refuse(front, head, error)
             return None
+        account = Account(services, instance, model.name, caller, question, len(body))
         if (target := services.dispatcher.grant(instance)) is not None:
             if (upstream := services.pool.take(target.authority)) is not None:
-                return Passage(self, front, head, question, instance, target, upstream)
+                return Passage(self, front, head, question, account, instance, target, upstream)
             services.dispatcher.give_back(instance, counts_as_use=False)
-        return self.wait_for(front, head, question, instance)
+        return self.wait_for(front, head, question, account, instance)
 
-    def wait_for(self, front: Front, head: Head, question: Question, instance: Instance) -> Work:
+    def wait_for(self, front: Front, head: Head, question: Question, account: Account, instance: Instance) -> Work:
         """Ask *instance* in a task: it has to be started first, or connected to."""
-        passing = pass_on(self.services, front, question, instance, may_start=True, counts_as_use=True)
+        passing = pass_on(self.services, front, question, instance, account, may_start=True, counts_as_use=True)
         return self.errand(front, head, passing)
 
     def errand(self, front: Front, head: Head, relaying: Coroutine[Any, Any, Relayed]) -> Work:
@@ -145,7 +170,7 @@ class Passage:
     """An answer on its way from an instance that was ready, over a connection that rested: all that is left to do is to listen
     (a `Work`). It holds a lease."""
 
-    __slots__ = ("_desk", "_exchange", "_front", "_head", "_instance", "_question", "_target", "_upstream")
+    __slots__ = ("_account", "_desk", "_exchange", "_front", "_head", "_instance", "_question", "_target", "_upstream")
 
     def __init__(
         self,
@@ -153,13 +178,15 @@ class Passage:
         front: Front,
         head: Head,
         question: Question,
+        account: Account,
         instance: Instance,
         target: Target,
         upstream: Upstream,
     ) -> None:
-        self._desk, self._front, self._head, self._question = desk, front, head, question
+        self._desk, self._front, self._head, self._question, self._account = desk, front, head, question, account
         self._instance, self._target, self._upstream = instance, target, upstream
-        self._exchange = Exchange(front, target, self._told, self._is_current)
+        account.granted_at_once()
+        self._exchange = Exchange(front, target, self._told, self._is_current, account.hear)
         upstream.begin(self._exchange, question.head(target), question.body)
 
     def leave(self) -> None:
@@ -167,6 +194,7 @@ class Passage:
             self._exchange.leave()
             self._upstream.close()
             self._give_back()
+            self._account.left()
 
     def go_on(self) -> None:
         if self._exchange.is_full:
@@ -179,25 +207,28 @@ class Passage:
         exchange, front = self._exchange, self._front
         if not exchange.is_over:
             return  # the client is slow: `go_on` comes when it has read
+        self._give_back()
         try:
             self._upstream.conclude()
         except ConnectionError:
-            self._give_back()
+            self._account.left()
             front.abort()
-        except Stale:
-            self._give_back()  # it was closed before our request got there; a new one tells whether the backend lives
-            front.go_on_with(self._desk.wait_for(front, self._head, self._question, self._instance))
+        except Stale:  # it was closed before our request got there; a new one tells whether the backend lives
+            front.go_on_with(self._desk.wait_for(front, self._head, self._question, self._account, self._instance))
         except Broken as broken:
-            self._give_back()
             front.go_on_with(self._desk.errand(front, self._head, self._tell(broken)))
         else:
-            self._give_back()
+            assert exchange.head is not None
+            self._account.answered(Relayed(exchange.head.status, exchange.sent, exchange.stays_open))
             front.finish(exchange.stays_open)
 
     async def _tell(self, broken: Broken) -> Relayed:
         try:
-            return cut_short(broken, self._front, self._target)
+            relayed = cut_short(broken, self._front, self._target)
+            self._account.answered(relayed)
+            return relayed
         except BackendFailed as failure:
+            self._account.refused(failure)
             raise await with_last_words(self._desk.services, self._instance, failure) from None
 
     def _give_back(self) -> None:

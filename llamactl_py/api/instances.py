@@ -9,7 +9,8 @@ from pathlib import Path
 from aiohttp import web
 
 from llamactl_py.api import inference
-from llamactl_py.api.route import Query, Route, flag, read_body, read_json, whole_number
+from llamactl_py.api.account import Account
+from llamactl_py.api.route import Query, Route, caller_of, flag, read_body, read_json, whole_number
 from llamactl_py.api.views import InstanceView, show
 from llamactl_py.auth.policy import Access
 from llamactl_py.ground import errors
@@ -144,9 +145,11 @@ async def pass_on(
     """Lease *instance* and relay *request*. Raises what `inference.pass_on` does."""
     client = Asked(request)
     question = client.question(refuse_tricks(path), (body,), may_upgrade)
-    return AlreadySent(
-        await inference.pass_on(services, client, question, instance, may_start=may_start, counts_as_use=counts_as_use)
+    account = Account(services, instance, "", caller_of(request), question, len(body))
+    relayed = await inference.pass_on(
+        services, client, question, instance, account, may_start=may_start, counts_as_use=counts_as_use
     )
+    return AlreadySent(relayed)
 
 
 async def _growth(services: Services, instance: Instance, position: int) -> AsyncIterator[bytes]:

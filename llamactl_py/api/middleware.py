@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import HttpVersion10, HttpVersion11, web
 
 from llamactl_py.api import problems
-from llamactl_py.api.route import SERVICES, Route
+from llamactl_py.api.route import CALLER, SERVICES, Route
 from llamactl_py.auth.policy import Access, admit
 from llamactl_py.config.settings import Server
 from llamactl_py.ground.errors import BadRequest, Forbidden, LlamactlError
@@ -113,7 +113,10 @@ async def check_key(request: web.Request, handler: Next) -> web.StreamResponse:
         raise BadRequest("keys in the query string end up in logs; send the key as: Authorization: Bearer KEY")
     services = request.app[SERVICES]
     access = route.access if route else Access.MANAGEMENT if request.path.startswith("/api/") else Access.PUBLIC
-    admit(access, services.keys.caller(key) if (key := sent_key(request)) else None, services.requirements)
+    caller = services.keys.caller(key) if (key := sent_key(request)) else None
+    admit(access, caller, services.requirements)
+    if caller:
+        request[CALLER] = caller
     return await handler(request)
 
 

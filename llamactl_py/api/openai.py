@@ -8,7 +8,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from llamactl_py.api import inference
-from llamactl_py.api.route import Route, read_body
+from llamactl_py.api.route import Route, caller_of, read_body
 from llamactl_py.auth.policy import Access
 from llamactl_py.ground import errors
 from llamactl_py.proxy.asked import AlreadySent, Asked
@@ -51,7 +51,7 @@ async def infer(services: Services, request: web.Request) -> web.StreamResponse:
     client = Asked(request)
     question = client.question(refuse_tricks(request.raw_path), ())
     body = await read_body(request, services.settings.server.body_timeout)
-    return AlreadySent(await inference.infer(services, client, question, body))
+    return AlreadySent(await inference.infer(services, client, question, caller_of(request), body))
 
 
 _INFER_RAISES = (

@@ -12,12 +12,16 @@ import msgspec
 from aiohttp import web
 from pydantic import BaseModel
 
-from llamactl_py.auth.policy import Access
+from llamactl_py.auth.policy import Access, Caller
 from llamactl_py.ground.errors import BadRequest, Invalid, LlamactlError, Problem, TooLarge
 from llamactl_py.ground.validation import parse
 from llamactl_py.services import Services
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
+
+CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
+ANYBODY = Caller("", is_manager=False)
+"""Who asks where no key is asked for."""
 
 MAX_JSON = 1 << 20
 """Bytes of a body that is parsed whole, on the loop."""
@@ -81,6 +85,12 @@ def to_json(value: BaseModel | Sequence[BaseModel]) -> bytes:
     if isinstance(value, BaseModel):
         return value.model_dump_json(exclude_none=True).encode()
     return b"[" + b",".join(to_json(item) for item in value) + b"]"
+
+
+def caller_of(request: web.Request) -> Caller:
+    """Who sent *request*."""
+    caller: Caller = request.get(CALLER, ANYBODY)
+    return caller
 
 
 async def read_body(request: web.Request, timeout: float) -> bytes:

@@ -46,7 +46,7 @@ class KeyRing:
         return self.holder(digest(key)) if len(key) <= LONGEST else None
 
     def holder(self, hashed: bytes) -> Caller | None:
-        """`caller` for the digest of a key. How long the lookup takes tells of the digest alone, which tells nothing of the key."""
+        """`caller` for the digest of a key. How long it takes tells of the digest alone, which tells nothing of the key."""
         if manager := self._managers.get(hashed):
             return manager
         row = self._rows.get(hashed)

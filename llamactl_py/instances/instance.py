@@ -76,6 +76,8 @@ class Instance:
         self.restarts = 0
         self.last_exit: Exit | None = None
         self.running_options: InstanceOptions | None = None
+        self.loads_since = 0.0
+        """Moment on the loop's clock at which its latest start began."""
         self.last_used = 0.0
         """Moment on the loop's clock of the end of the last request, or of becoming ready."""
         self.may_retry_at = 0.0
@@ -313,6 +315,8 @@ class Instance:
         old = self.state
         assert new in EDGES[old], f"{self.name}: {old} -> {new}"
         self.state, self.since = new, self._now()
+        if new is State.STARTING:
+            self.loads_since = asyncio.get_running_loop().time()
         if new in AT_REST:
             self.running_options = None
         self._at_rest.set(new in AT_REST)

@@ -19,6 +19,9 @@ SETTLE = 0.05
 """Seconds to wait whether a close, behind a body that ends with its connection, was the death of the backend."""
 
 Watch = Callable[[bytes], object]
+"""Sees every piece of an answer's body as it is passed on."""
+Hear = Callable[[AnswerHead], Watch | None]
+"""Is told the head of an answer, and gives what is to watch its body."""
 
 
 class Memo:
@@ -50,7 +53,7 @@ class Exchange:
 
     *tell* is called, from the loop and never from inside a method of this class, when there may be something to decide: the
     answer is over (`is_complete` or `failure`), or the client reads too slowly (`is_full`). *is_current* says whether the
-    backend behind *target* is still the one that was asked. *watch*, if given, sees every piece of the body as it is passed on.
+    backend behind *target* is still the one that was asked.
     """
 
     head: AnswerHead | None = None
@@ -59,7 +62,7 @@ class Exchange:
     memo: Memo
     """That of the connection which carries this."""
     sent = 0
-    """Bytes of the answer written to the client."""
+    """Bytes of the answer's body written to the client, framing included."""
     stays_open = False
     """The client's connection may be used again when this is over."""
     is_complete = False
@@ -81,6 +84,7 @@ class Exchange:
     _chunks: Chunks | None = None
     _seen = 0
     _silent_since = 0.0
+    _watch: Watch | None = None
 
     def __init__(
         self,
@@ -88,14 +92,14 @@ class Exchange:
         target: Target,
         tell: Callable[[], None],
         is_current: Callable[[], bool],
-        watch: Watch | None = None,
+        hear: Hear | None = None,
         may_upgrade: bool = False,
     ) -> None:
         transport = client.transport
         if transport is None:
             raise ConnectionResetError("the client has left")
         self.target, self.tell, self.is_current, self.may_upgrade = target, tell, is_current, may_upgrade
-        self._client, self._transport, self._watch = client, transport, watch
+        self._client, self._transport, self._hear = client, transport, hear
 
     @property
     def is_over(self) -> bool:
@@ -191,15 +195,19 @@ class Exchange:
         self.length = int(said) if said is not None and head.is_counted else head.length
         self.stays_open = client.keeps_alive and (client.speaks_11 or self.length is not None)
         text = lines + answer_framing(head, said, client.speaks_11, self.stays_open)
+        if self._hear:
+            self._watch = self._hear(head)
+        self._silent_since = 0.0
         if self.length is not None and self.length == len(rest):  # all of it at once, as most answers come: one write
-            self._write(text + rest)
-            if rest and self._watch:
+            self._transport.write(text + rest)
+            self.sent = len(rest)
+            if self._watch:
                 self._watch(rest)
             self.is_complete = True
             return
         self._left = self.length or 0
         self._chunks = Chunks() if head.is_chunked else None
-        self._write(text)
+        self._transport.write(text)
         if rest:
             self.feed(rest)
 

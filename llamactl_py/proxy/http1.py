@@ -57,6 +57,7 @@ class AnswerHead:
     """What Connection says, in lower case."""
     has_one_length: bool
     """There is one Content-Length header."""
+    content_type: bytes
 
     @property
     def is_counted(self) -> bool:
@@ -73,7 +74,7 @@ class AnswerHead:
         minor, status, reason = status_line.groups()
         headers = []
         lengths: list[bytes] = []
-        encodings, connection = [], b""
+        encodings, connection, content_type = [], b"", b""
         for line in lines:
             header = _HEADER.fullmatch(line)
             if header is None:
@@ -85,14 +86,26 @@ class AnswerHead:
                 lengths.append(value)
             elif folded == b"transfer-encoding":
                 encodings.append(value.lower())
+            elif folded == b"content-type":
+                content_type = value
             elif folded == b"connection":
                 connection += b"," + value.lower()
         tokens = {token.strip() for token in connection.split(b",")}
         length = _length(set(lengths), encodings, int(status), has_no_body)
         keeps_alive = b"close" not in tokens if minor == b"1" else b"keep-alive" in tokens
         is_chunked = bool(encodings) and length is None
-        said, has_one = lengths[0] if lengths else None, len(lengths) == 1
-        return cls(int(status), reason or b"", tuple(headers), length, is_chunked, keeps_alive, said, connection, has_one)
+        return cls(
+            int(status),
+            reason or b"",
+            tuple(headers),
+            length,
+            is_chunked,
+            keeps_alive,
+            lengths[0] if lengths else None,
+            connection,
+            len(lengths) == 1,
+            content_type,
+        )
 
 
 def _length(lengths: set[bytes], encodings: list[bytes], status: int, has_no_body: bool) -> int | None:
@@ -122,6 +135,8 @@ class Chunks:
     def feed(self, data: bytes, payload: list[bytes] | None = None) -> int:
         """Go through *data*; gives how many bytes of it belong to this body. Payload is appended to *payload*, if given."""
         at, end = 0, len(data)
+        if payload is None and not (self._left or self._crlf or self._line or self._in_trailers) and _is_one_chunk(data, end):
+            return end
         while at < end and not self.is_complete:
             if self._left:
                 step = min(self._left, end - at)
@@ -161,3 +176,12 @@ class Chunks:
             raise Malformed("bad chunk size")
         self._left = int(size[1], 16)
         self._in_trailers = self._left == 0
+
+
+def _is_one_chunk(data: bytes, size: int) -> bool:
+    """Is *data* exactly one chunk that is not the last, as servers that stream events nearly always send them?"""
+    line = _CHUNK_SIZE.match(data, 0, MAX_LINE)
+    if line is None:
+        return False
+    left = int(line[1], 16)
+    return left > 0 and line.end() + left + 2 == size and data.endswith(b"\r\n")

@@ -16,7 +16,7 @@ from llamactl_py.ground.errors import BackendFailed
 from llamactl_py.ground.waiting import first_of
 from llamactl_py.instances.target import Target
 from llamactl_py.proxy.client import Client, cut_off
-from llamactl_py.proxy.exchange import Exchange, Watch
+from llamactl_py.proxy.exchange import Exchange, Hear
 from llamactl_py.proxy.heads import UPGRADE, request_head, upgrade_head
 from llamactl_py.proxy.tunnel import Listener, tunnel
 from llamactl_py.proxy.upstream import Body, Broken, Pool, Stale, Upstream
@@ -42,11 +42,14 @@ class Question:
 
 @dataclass(slots=True)
 class Relayed:
-    """What became of it: the client has had this *status* and *sent* bytes, and may use its connection again if *stays_open*."""
+    """What became of it: the client has had this *status* and *sent* bytes of a body; if *stays_open* it may ask again on its
+    connection."""
 
     status: int
     sent: int
     stays_open: bool
+    is_cut: bool = False
+    """The answer is not whole."""
 
 
 async def relay(
@@ -55,11 +58,11 @@ async def relay(
     question: Question,
     target: Target,
     is_current: Callable[[], bool] = lambda: True,
-    watch: Watch | None = None,
+    hear: Hear | None = None,
 ) -> Relayed:
     """Ask *target*, and stream its answer to *client*.
 
-    *is_current* says whether the backend behind *target* is still the one to ask; *watch* sees the body as it passes. Raises
+    *is_current* says whether the backend behind *target* is still the one to ask; *hear* is told of the answer. Raises
     BackendFailed while no byte of an answer was sent; after that the client's connection is cut off. Raises
     ConnectionResetError when the client has left.
     """
@@ -67,10 +70,10 @@ async def relay(
     try:
         if resting is not None:
             try:
-                return await _ask(resting, client, question, target, is_current, watch)
+                return await _ask(resting, client, question, target, is_current, hear)
             except Stale:
                 pass  # it was closed before our request got there; a new one tells whether the backend lives
-        return await _ask(await pool.connect(target.authority), client, question, target, is_current, watch)
+        return await _ask(await pool.connect(target.authority), client, question, target, is_current, hear)
     except Broken as broken:
         return cut_short(broken, client, target)
 
@@ -81,15 +84,15 @@ def cut_short(broken: Broken, client: Client, target: Target) -> Relayed:
         raise BackendFailed(str(broken)) from None
     log.warning("%s %s; the client's connection is cut off", target.instance, broken)
     cut_off(client)
-    return Relayed(broken.status, broken.sent, stays_open=False)
+    return Relayed(broken.status, broken.sent, stays_open=False, is_cut=True)
 
 
 async def _ask(
-    upstream: Upstream, client: Client, question: Question, target: Target, is_current: Callable[[], bool], watch: Watch | None
+    upstream: Upstream, client: Client, question: Question, target: Target, is_current: Callable[[], bool], hear: Hear | None
 ) -> Relayed:
     told = asyncio.Event()
     try:
-        exchange = Exchange(client, target, told.set, is_current, watch, question.listener is not None)
+        exchange = Exchange(client, target, told.set, is_current, hear, question.listener is not None)
         upstream.begin(exchange, question.head(target), question.body)
         while not exchange.is_over:
             await told.wait()

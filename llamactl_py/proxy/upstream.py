@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from llamactl_py.instances.target import is_socket_path
@@ -91,7 +91,7 @@ class Upstream(asyncio.Protocol):
         """Send a request and expect its answer; `conclude` when it is over."""
         self.exchange = exchange
         exchange.memo = self._memo
-        self._began = asyncio.get_running_loop().time()
+        self._began = self._pool.time()
         self._pool.busy.add(self)
         if len(body) == 1 and len(body[0]) < HIGH_WATER:
             self.transport.write(head + body[0])
@@ -126,7 +126,7 @@ class Upstream(asyncio.Protocol):
     @property
     def _age(self) -> float:
         """Seconds since the request was sent."""
-        return asyncio.get_running_loop().time() - self._began
+        return self._pool.time() - self._began
 
     def go_on(self) -> None:
         """The client has read: go on reading from the backend."""
@@ -155,6 +155,7 @@ class Pool:
 
     def __init__(self, connect_timeout: float, response_timeout: float = 0.0) -> None:
         self.busy: set[Upstream] = set()
+        self.time: Callable[[], float] = asyncio.get_running_loop().time
         self._connect_timeout = connect_timeout
         self._response_timeout = response_timeout
         self._resting: dict[Authority, list[Upstream]] = {}
@@ -162,14 +163,13 @@ class Pool:
 
     async def run(self) -> None:
         """Look around on behalf of every exchange, once a second; until cancelled."""
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(min(TICK, self._response_timeout or TICK))
             for upstream in list(self.busy):
                 exchange = upstream.exchange
                 if exchange is None or exchange.is_over:
                     continue  # whoever was told has yet to conclude it
-                exchange.look_around(loop.time(), self._response_timeout)
+                exchange.look_around(self.time(), self._response_timeout)
                 if exchange.is_over or exchange.is_full:
                     exchange.tell()
 
@@ -182,7 +182,7 @@ class Pool:
         resting = self._resting.get(authority)
         if not resting:
             return None
-        oldest = asyncio.get_running_loop().time() - LONGEST_IDLE
+        oldest = self.time() - LONGEST_IDLE
         while resting:
             connection = resting.pop()
             if connection.is_usable and connection.rests_since >= oldest:
@@ -215,7 +215,7 @@ class Pool:
         if len(resting) >= most or was_paused or connection.authority in self._distrusted or not connection.is_usable:
             connection.close()
             return
-        connection.rests_since = asyncio.get_running_loop().time()
+        connection.rests_since = self.time()
         resting.append(connection)
 
     def forget(self, connection: Upstream) -> None:

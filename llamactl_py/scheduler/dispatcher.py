@@ -7,9 +7,10 @@ across an `await`, so there is no lock and nothing to get out of step. See desig
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from llamactl_py.config.settings import Instances
 from llamactl_py.ground.durations import show
@@ -285,8 +286,10 @@ class Dispatcher:
             if instance.state not in AT_REST or instance.is_wanted
         ]
 
-    def _time(self) -> float:
-        return asyncio.get_running_loop().time()
+    @cached_property
+    def _time(self) -> Callable[[], float]:
+        """The loop's clock. Asked for once: to find the running loop costs as much as to route a request."""
+        return asyncio.get_running_loop().time
 
 
 def _seat(instance: Instance, waiting: int) -> Seat:

@@ -1,0 +1,67 @@
+"""One request's account: what the ledger is told of it, from the moment its instance is known to its end."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from llamactl_py.accounting.ledger import Outcome
+from llamactl_py.accounting.tail import Tail, tells_usage
+from llamactl_py.api import problems
+from llamactl_py.auth.policy import Caller
+from llamactl_py.ground.errors import BackendFailed, LlamactlError, StartFailed, TimedOut
+from llamactl_py.instances.instance import Instance
+from llamactl_py.proxy.exchange import Watch
+from llamactl_py.proxy.http1 import AnswerHead
+from llamactl_py.proxy.relay import Question, Relayed
+from llamactl_py.services import Services
+
+_tells_usage = lru_cache(64)(tells_usage)
+
+
+class Account:
+    """It ends once, with the first of `answered`, `refused` and `left`; whatever comes behind that counts for nothing."""
+
+    __slots__ = ("_entry", "_tail", "_time")
+
+    def __init__(
+        self, services: Services, instance: Instance | None, model: str, caller: Caller, question: Question, size: int
+    ) -> None:
+        """*model*: what was asked for; *size*: bytes of the request's body."""
+        self._time = services.time
+        self._tail: Tail | None = None
+        name = instance.name if instance else ""
+        self._entry = services.ledger.begin(self._time(), name, model, caller.name, question.method, question.path, size)
+
+    def granted(self, instance: Instance, was_ready: bool) -> None:
+        """It holds its lease on *instance*, which *was_ready* when the request came, or had to load for it."""
+        entry = self._entry
+        entry.granted = self._time()
+        if not was_ready or instance.loads_since > entry.arrived:
+            entry.loading = max(entry.arrived, instance.loads_since)
+
+    def granted_at_once(self) -> None:
+        self._entry.granted = self._entry.arrived
+
+    def hear(self, head: AnswerHead) -> Watch | None:
+        """The head of the answer is there; gives what is to watch its body."""
+        self._entry.first_byte = self._time()
+        if not head.content_type or not _tells_usage(head.content_type):
+            return None
+        self._entry.is_streamed = head.content_type.startswith(b"text/event-stream")
+        self._tail = Tail()
+        return self._tail.feed
+
+    def answered(self, relayed: Relayed) -> None:
+        """The answer went out, or broke off."""
+        usage = self._tail.read() if self._tail else None
+        self._entry.end(self._time(), relayed.status, Outcome.CUT if relayed.is_cut else Outcome.ANSWERED, relayed.sent, usage)
+
+    def refused(self, error: LlamactlError) -> None:
+        """There is no answer of a backend: *error* is told instead."""
+        status, _ = problems.status_of(type(error))
+        failed = isinstance(error, (BackendFailed, StartFailed, TimedOut))
+        self._entry.end(self._time(), status, Outcome.FAILED if failed else Outcome.REFUSED)
+
+    def left(self) -> None:
+        """The client has gone, or we have failed it."""
+        self._entry.end(self._time(), 0, Outcome.LEFT)
