@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from llamactl_py.accounting.usage import Reading, Usage
+from llamactl_py.accounting.usage import Reading, Usage, of_whole
 
 LIMIT = 1 << 15
 """Bytes at the end of an answer that are looked at. Up to twice as many are kept, so that not every piece has to drop one."""
@@ -37,9 +37,9 @@ class Tail:
 
     def read(self) -> Usage:
         """What the answer said of itself."""
+        if len(self._pieces) == 1 and self._size <= LIMIT and (usage := of_whole(self._pieces[0])):
+            return usage
         reading = Reading()
-        if len(self._pieces) == 1 and self._size <= NEAR and reading.take_whole(self._pieces[0]):
-            return reading.result()
         reading.look(self._last(NEAR))
         if not reading.is_complete and self._size > NEAR:
             reading.look(self._last(LIMIT))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -72,14 +72,60 @@ class _Timings(msgspec.Struct):
     predicted_per_second: Any = None
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)]
+Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_TIME * 1e3)]
+Speed = Annotated[float, msgspec.Meta(ge=0, le=FASTEST)]
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: Count | None = None
+
+
+class _Plain(msgspec.Struct):
+    """OpenAI's spelling of `usage`, with nothing wrong in it."""
+
+    prompt_tokens: Count
+    completion_tokens: Count
+    prompt_tokens_details: _Details | None = None
+
+
+class _PlainTimings(msgspec.Struct):
+    cache_n: Count | None = None
+    prompt_ms: Milliseconds | None = None
+    prompt_per_second: Speed | None = None
+    predicted_ms: Milliseconds | None = None
+    predicted_per_second: Speed | None = None
+
+
 class _Answer(msgspec.Struct):
-    usage: _Spelled | None = None
-    timings: _Timings | None = None
+    usage: _Plain
+    timings: _PlainTimings | None = None
 
 
 _answer = msgspec.json.Decoder(_Answer)
 _usage = msgspec.json.Decoder(_Spelled)
 _timings = msgspec.json.Decoder(_Timings)
+
+
+def of_whole(data: bytes) -> Usage | None:
+    """What the JSON answer *data* says, if it is one as most are: whole, plainly spelled, with nothing wrong in it."""
+    try:
+        answer = _answer.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    usage, timings = answer.usage, answer.timings
+    cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else None
+    if timings is None:
+        return Usage(usage.prompt_tokens, cached, usage.completion_tokens)
+    return Usage(
+        usage.prompt_tokens,
+        timings.cache_n if cached is None else cached,
+        usage.completion_tokens,
+        None if timings.prompt_ms is None else timings.prompt_ms / 1e3,
+        timings.prompt_per_second,
+        None if timings.predicted_ms is None else timings.predicted_ms / 1e3,
+        timings.predicted_per_second,
+    )
 
 
 class Reading:
@@ -111,17 +157,6 @@ class Reading:
             self._take(usage)
             if self.prompt is not None and self.completion is not None:
                 return
-
-    def take_whole(self, data: bytes) -> bool:
-        """Take what *data* says, if it is a whole JSON answer: a quarter of the time that a look takes."""
-        try:
-            answer = _answer.decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return False
-        self.timings = answer.timings or self.timings
-        if answer.usage:
-            self._take(answer.usage)
-        return True
 
     def _take(self, usage: _Spelled) -> None:
         if self.prompt is None:

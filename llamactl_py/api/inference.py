@@ -20,8 +20,9 @@ from llamactl_py.instances.instance import Instance, telling_line
 from llamactl_py.instances.state import State
 from llamactl_py.instances.target import Target
 from llamactl_py.proxy.client import Client
-from llamactl_py.proxy.exchange import Exchange
+from llamactl_py.proxy.exchange import Exchange, Watch
 from llamactl_py.proxy.front import Front, Work
+from llamactl_py.proxy.http1 import AnswerHead
 from llamactl_py.proxy.narrow import Head
 from llamactl_py.proxy.relay import Question, Relayed, cut_short, relay
 from llamactl_py.proxy.rewrite import Model, find_model, with_model
@@ -166,11 +167,9 @@ class Errand:
         """The task waits for that itself."""
 
 
-class Passage:
+class Passage(Exchange):
     """An answer on its way from an instance that was ready, over a connection that rested: all that is left to do is to listen
     (a `Work`). It holds a lease."""
-
-    __slots__ = ("_account", "_desk", "_exchange", "_front", "_head", "_instance", "_question", "_target", "_upstream")
 
     def __init__(
         self,
@@ -183,48 +182,51 @@ class Passage:
         target: Target,
         upstream: Upstream,
     ) -> None:
-        self._desk, self._front, self._head, self._question, self._account = desk, front, head, question, account
-        self._instance, self._target, self._upstream = instance, target, upstream
+        super().__init__(front, target)
+        self._desk, self._front, self._asked, self._question, self._account = desk, front, head, question, account
+        self._instance, self._upstream = instance, upstream
         account.granted_at_once()
-        self._exchange = Exchange(front, target, self._told, self._is_current, account.hear)
-        upstream.begin(self._exchange, question.head(target), question.body)
+        upstream.begin(self, question.head(target), question.body)
 
     def leave(self) -> None:
-        if not self._exchange.is_over:
-            self._exchange.leave()
+        if not self.is_over:
+            self.lose_client()
             self._upstream.close()
             self._give_back()
             self._account.left()
 
     def go_on(self) -> None:
-        if self._exchange.is_full:
+        if self.is_full:
             self._upstream.go_on()
 
-    def _is_current(self) -> bool:
-        return self._instance.target is self._target
+    def is_current(self) -> bool:
+        return self._instance.target is self.target
 
-    def _told(self) -> None:
-        exchange, front = self._exchange, self._front
-        if not exchange.is_over:
+    def hear(self, head: AnswerHead) -> Watch | None:
+        return self._account.hear(head)
+
+    def tell(self) -> None:
+        if not self.is_over:
             return  # the client is slow: `go_on` comes when it has read
         self._give_back()
+        front = self._front
         try:
             self._upstream.conclude()
         except ConnectionError:
             self._account.left()
             front.abort()
         except Stale:  # it was closed before our request got there; a new one tells whether the backend lives
-            front.go_on_with(self._desk.wait_for(front, self._head, self._question, self._account, self._instance))
+            front.go_on_with(self._desk.wait_for(front, self._asked, self._question, self._account, self._instance))
         except Broken as broken:
-            front.go_on_with(self._desk.errand(front, self._head, self._tell(broken)))
+            front.go_on_with(self._desk.errand(front, self._asked, self._tell(broken)))
         else:
-            assert exchange.head is not None
-            self._account.answered(Relayed(exchange.head.status, exchange.sent, exchange.stays_open))
-            front.finish(exchange.stays_open)
+            assert self.head is not None
+            self._account.answered(Relayed(self.head.status, self.sent, self.stays_open))
+            front.finish(self.stays_open)
 
     async def _tell(self, broken: Broken) -> Relayed:
         try:
-            relayed = cut_short(broken, self._front, self._target)
+            relayed = cut_short(broken, self._front, self.target)
             self._account.answered(relayed)
             return relayed
         except BackendFailed as failure:

@@ -19,9 +19,6 @@ SETTLE = 0.05
 """Seconds to wait whether a close, behind a body that ends with its connection, was the death of the backend."""
 
 Watch = Callable[[bytes], object]
-"""Sees every piece of an answer's body as it is passed on."""
-Hear = Callable[[AnswerHead], Watch | None]
-"""Is told the head of an answer, and gives what is to watch its body."""
 
 
 class Memo:
@@ -51,9 +48,7 @@ class Memo:
 class Exchange:
     """Its state is what the client has had of the answer, and whether that was all.
 
-    *tell* is called, from the loop and never from inside a method of this class, when there may be something to decide: the
-    answer is over (`is_complete` or `failure`), or the client reads too slowly (`is_full`). *is_current* says whether the
-    backend behind *target* is still the one that was asked.
+    Whoever carries it overrides `tell`, and what else it wants to know.
     """
 
     head: AnswerHead | None = None
@@ -86,20 +81,25 @@ class Exchange:
     _silent_since = 0.0
     _watch: Watch | None = None
 
-    def __init__(
-        self,
-        client: Client,
-        target: Target,
-        tell: Callable[[], None],
-        is_current: Callable[[], bool],
-        hear: Hear | None = None,
-        may_upgrade: bool = False,
-    ) -> None:
+    def __init__(self, client: Client, target: Target, may_upgrade: bool = False) -> None:
         transport = client.transport
         if transport is None:
             raise ConnectionResetError("the client has left")
-        self.target, self.tell, self.is_current, self.may_upgrade = target, tell, is_current, may_upgrade
-        self._client, self._transport, self._hear = client, transport, hear
+        self.target, self.may_upgrade = target, may_upgrade
+        self._client, self._transport = client, transport
+
+    def tell(self) -> None:
+        """There may be something to decide: the answer is over (`is_complete` or `failure`), or the client reads too slowly
+        (`is_full`). Called from the loop, never from inside a method of this class."""
+        raise NotImplementedError
+
+    def is_current(self) -> bool:
+        """Is the backend behind the target still the one that was asked?"""
+        raise NotImplementedError
+
+    def hear(self, head: AnswerHead) -> Watch | None:
+        """The answer has begun; gives what is to see every piece of its body as it is passed on."""
+        raise NotImplementedError
 
     @property
     def is_over(self) -> bool:
@@ -110,7 +110,7 @@ class Exchange:
         if not self.failure and not self.is_complete:
             self.failure, self.failure_is_closing = why, is_closing
 
-    def leave(self) -> None:
+    def lose_client(self) -> None:
         """The client is gone."""
         self.has_left = True
         self.fail("was not heard to its end: the client has left")
@@ -123,7 +123,7 @@ class Exchange:
         if self.is_closing:
             return
         if has_left(self._transport):
-            self.leave()
+            self.lose_client()
         elif not self.is_current():
             self.fail("ended before its answer was complete")
         elif silence and now - self._silent_since >= silence:
@@ -195,8 +195,7 @@ class Exchange:
         self.length = int(said) if said is not None and head.is_counted else head.length
         self.stays_open = client.keeps_alive and (client.speaks_11 or self.length is not None)
         text = lines + answer_framing(head, said, client.speaks_11, self.stays_open)
-        if self._hear:
-            self._watch = self._hear(head)
+        self._watch = self.hear(head)
         self._silent_since = 0.0
         if self.length is not None and self.length == len(rest):  # all of it at once, as most answers come: one write
             self._transport.write(text + rest)

@@ -16,12 +16,16 @@ from llamactl_py.ground.errors import BackendFailed
 from llamactl_py.ground.waiting import first_of
 from llamactl_py.instances.target import Target
 from llamactl_py.proxy.client import Client, cut_off
-from llamactl_py.proxy.exchange import Exchange, Hear
+from llamactl_py.proxy.exchange import Exchange, Watch
 from llamactl_py.proxy.heads import UPGRADE, request_head, upgrade_head
+from llamactl_py.proxy.http1 import AnswerHead
 from llamactl_py.proxy.tunnel import Listener, tunnel
 from llamactl_py.proxy.upstream import Body, Broken, Pool, Stale, Upstream
 
 log = logging.getLogger(__name__)
+
+Hear = Callable[[AnswerHead], Watch | None]
+"""Is told the head of an answer, and gives what is to see its body."""
 
 
 @dataclass(slots=True)
@@ -52,6 +56,27 @@ class Relayed:
     """The answer is not whole."""
 
 
+class Asking(Exchange):
+    """An exchange that a task waits for. *is_current* says whether the backend is still the one to ask, *hear* is told of the
+    answer."""
+
+    def __init__(
+        self, client: Client, target: Target, is_current: Callable[[], bool], hear: Hear | None, may_upgrade: bool
+    ) -> None:
+        super().__init__(client, target, may_upgrade)
+        self.told = asyncio.Event()
+        self._asked_is_current, self._asked_hear = is_current, hear
+
+    def tell(self) -> None:
+        self.told.set()
+
+    def is_current(self) -> bool:
+        return self._asked_is_current()
+
+    def hear(self, head: AnswerHead) -> Watch | None:
+        return self._asked_hear(head) if self._asked_hear else None
+
+
 async def relay(
     pool: Pool,
     client: Client,
@@ -62,18 +87,22 @@ async def relay(
 ) -> Relayed:
     """Ask *target*, and stream its answer to *client*.
 
-    *is_current* says whether the backend behind *target* is still the one to ask; *hear* is told of the answer. Raises
-    BackendFailed while no byte of an answer was sent; after that the client's connection is cut off. Raises
-    ConnectionResetError when the client has left.
+    *is_current* says whether the backend behind *target* is still the one to ask; *hear* is told the head of the answer, and
+    gives what is to see its body. Raises BackendFailed while no byte of an answer was sent; after that the client's connection
+    is cut off. Raises ConnectionResetError when the client has left.
     """
+
+    def asking() -> Asking:
+        return Asking(client, target, is_current, hear, question.listener is not None)
+
     resting = pool.take(target.authority)
     try:
         if resting is not None:
             try:
-                return await _ask(resting, client, question, target, is_current, hear)
+                return await _ask(resting, client, question, asking)
             except Stale:
                 pass  # it was closed before our request got there; a new one tells whether the backend lives
-        return await _ask(await pool.connect(target.authority), client, question, target, is_current, hear)
+        return await _ask(await pool.connect(target.authority), client, question, asking)
     except Broken as broken:
         return cut_short(broken, client, target)
 
@@ -87,21 +116,16 @@ def cut_short(broken: Broken, client: Client, target: Target) -> Relayed:
     return Relayed(broken.status, broken.sent, stays_open=False, is_cut=True)
 
 
-async def _ask(
-    upstream: Upstream, client: Client, question: Question, target: Target, is_current: Callable[[], bool], hear: Hear | None
-) -> Relayed:
-    told = asyncio.Event()
+async def _ask(upstream: Upstream, client: Client, question: Question, asking: Callable[[], Asking]) -> Relayed:
     try:
-        exchange = Exchange(client, target, told.set, is_current, hear, question.listener is not None)
-        upstream.begin(exchange, question.head(target), question.body)
+        exchange = asking()
+        upstream.begin(exchange, question.head(exchange.target), question.body)
         while not exchange.is_over:
-            await told.wait()
-            told.clear()
-            if (
-                exchange.is_full
-                and not exchange.is_over
-                and "drained" in await first_of(drained=client.drained(), told=told.wait())
-            ):
+            await exchange.told.wait()
+            exchange.told.clear()
+            if exchange.is_over or not exchange.is_full:
+                continue
+            if "drained" in await first_of(drained=client.drained(), told=exchange.told.wait()):
                 upstream.go_on()
         if exchange.is_upgraded and question.listener and exchange.head:
             upstream.release()
