@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from llamactl_py.api import backends, instances, keys, openai, openapi, system
+from llamactl_py.api import backends, instances, keys, openai, system
 from llamactl_py.api.middleware import ROUTE_OF, check_key, refuse_strangers, tell_problems
 from llamactl_py.api.route import SERVICES, Route
 from llamactl_py.auth.policy import Access
@@ -14,6 +14,8 @@ from llamactl_py.services import Services
 
 async def get_openapi(services: Services, request: web.Request) -> web.StreamResponse:
     """Describe this API in OpenAPI 3.1."""
+    from llamactl_py.api import openapi
+
     return web.Response(body=msgspec.json.encode(openapi.document(API)), content_type="application/json")
 
 

@@ -6,16 +6,16 @@ import asyncio
 import logging
 import os
 import platform
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.markup import escape
 
 from llamactl_py import __version__
-from llamactl_py.cli import render
 from llamactl_py.cli.main import Connection
+from llamactl_py.ground.importing import quickly
 
 
 @click.command(short_help="Run the daemon.")
@@ -48,9 +48,10 @@ def serve(
     It runs in the foreground until Ctrl-C or SIGTERM: then requests in flight may finish, every instance is stopped, and
     nothing of it is left. A second Ctrl-C ends everything at once.
     """
-    from llamactl_py.config.load import load
-    from llamactl_py.daemon import Running, is_loopback, raise_file_limit
-    from llamactl_py.daemon import serve as run
+    with quickly():
+        from llamactl_py.config.load import load
+        from llamactl_py.daemon import Running, is_loopback, raise_file_limit
+        from llamactl_py.daemon import serve as run
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s")
     # It tells each malformed request as an error with a traceback. What goes wrong in our handlers we tell ourselves.
@@ -67,18 +68,20 @@ def serve(
     def started(daemon: Running) -> None:
         if daemon.key_is_new:
             # To a person, once; never into a log that others keep and read.
-            told = f":\n  {daemon.management_key}" if render.err.is_terminal else "."
-            render.err.print(f"The management key was made. It is kept in {daemon.key_file}, readable by you alone{told}")
-        url, listens_on = escape(daemon.url), settings.server.host
-        where = f"[bold]{url}[/]"
+            told = f":\n  {daemon.management_key}" if sys.stderr.isatty() else "."
+            click.echo(f"The management key was made. It is kept in {daemon.key_file}, readable by you alone{told}", err=True)
+        url, listens_on = daemon.url, settings.server.host
+        where = click.style(url, bold=True)
         if not is_loopback(listens_on):
             address = f"[{listens_on}]" if ":" in listens_on else listens_on
-            where = f"{escape(address)}:{daemon.url.rpartition(':')[2]}, reachable from other machines; here {where}"
-        render.err.print(f"llamactl {__version__} listens on {where} (OpenAI API: {url}/v1). Ctrl-C stops it.")
+            where = f"{address}:{daemon.url.rpartition(':')[2]}, reachable from other machines; here {where}"
+        click.echo(f"llamactl {__version__} listens on {where} (OpenAI API: {url}/v1). Ctrl-C stops it.", err=True)
         if not settings.auth.require_management_auth:
-            render.err.print(
-                "[yellow]warning:[/] management needs no key (auth.require_management_auth is false): "
-                "every program of this machine may run commands as this user"
+            warning = click.style("warning:", fg="yellow")
+            click.echo(
+                f"{warning} management needs no key (auth.require_management_auth is false): "
+                "every program of this machine may run commands as this user",
+                err=True,
             )
 
     run_loop(lambda: run(settings, started))
@@ -107,6 +110,8 @@ def version(connection: Connection, as_json: bool) -> None:
     except (Unreachable, Refused):
         daemon = None
     if as_json:
+        from llamactl_py.cli import render
+
         render.as_json({"version": __version__, "python": platform.python_version(), "daemon": daemon})
         return
     click.echo(f"llamactl {__version__} (Python {platform.python_version()})")

@@ -22,7 +22,9 @@ _NO_FIELD = re.compile(r"\[key\]|constrained-str|tuple\[.+\]")
 class Frozen(BaseModel):
     """Base of everything parsed at the edge: change is replacement, unknown keys are errors, no type is guessed at."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=False, hide_input_in_errors=True, defer_build=True
+    )  # built when first used: most are not, at the start of the daemon
 
     @field_validator("*", mode="before")
     @classmethod

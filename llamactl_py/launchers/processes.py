@@ -13,11 +13,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psutil
-
+from llamactl_py.ground.importing import lazily
 from llamactl_py.launchers.base import Listening
 from llamactl_py.launchers.sockets import listening_inodes
+
+if TYPE_CHECKING:
+    import psutil
+else:
+    psutil = lazily("psutil")
 
 LINUX = sys.platform == "linux"
 GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
