@@ -32,9 +32,7 @@ API: tuple[Route, ...] = (
 
 def build_app(services: Services) -> web.Application:
     """The application. Run it with `handler_cancellation=True`: a client that leaves must end what it asked for."""
-    app = web.Application(
-        middlewares=(tell_problems, refuse_strangers, check_key), client_max_size=services.settings.server.max_body_size
-    )
+    app = web.Application(middlewares=(tell_problems, refuse_strangers, check_key))
     app[SERVICES] = services
     app[ROUTE_OF] = {}
     for route in (*API, *system.PAGES):

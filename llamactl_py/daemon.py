@@ -148,7 +148,7 @@ async def _alive(
             shutdown_timeout=LAST_MOMENT,
         )
         await runner.setup()
-        door = Door(FrontDesk(services), _aiohttp(runner), _patience(settings.server), settings.server.fast_path)
+        door = Door(FrontDesk(services), _aiohttp(runner), services.bodies, _patience(settings.server), settings.server.fast_path)
         works = (fleet.run(), dispatcher.run(), pool.run(), door.run(), launcher.maintain())
         workers = [tasks.create_task(work) for work in works]
         await asyncio.sleep(0)  # let the fleet employ its owners

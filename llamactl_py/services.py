@@ -16,6 +16,7 @@ from llamactl_py.ground.clock import Now
 from llamactl_py.instances.fleet import Fleet
 from llamactl_py.instances.instance import Instance
 from llamactl_py.launchers import logs
+from llamactl_py.proxy.bodies import Bodies
 from llamactl_py.proxy.routing import Entry, Routes
 from llamactl_py.proxy.upstream import Pool
 from llamactl_py.scheduler.dispatcher import Dispatcher
@@ -38,12 +39,14 @@ class Services:
     webui: Path
     routes: Routes = field(default_factory=Routes)
     requirements: Requirements = field(init=False)
+    bodies: Bodies = field(init=False)
     time: Callable[[], float] = field(init=False)
     """The loop's clock, in seconds."""
     is_closing: bool = False
     """The daemon is ending: nothing that goes on without end may go on."""
 
     def __post_init__(self) -> None:
+        self.bodies = Bodies(self.settings.server.max_buffered_bodies)
         self.time = asyncio.get_running_loop().time
         auth = self.settings.auth
         self.requirements = Requirements(auth.require_inference_auth, auth.require_management_auth)

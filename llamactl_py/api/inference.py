@@ -19,10 +19,12 @@ from llamactl_py.ground.errors import BackendFailed, BadRequest, LlamactlError
 from llamactl_py.instances.instance import Instance, telling_line
 from llamactl_py.instances.state import State
 from llamactl_py.instances.target import Target
+from llamactl_py.proxy import multipart
 from llamactl_py.proxy.client import Client
 from llamactl_py.proxy.exchange import Exchange, Watch
 from llamactl_py.proxy.front import Front, Work
 from llamactl_py.proxy.http1 import AnswerHead
+from llamactl_py.proxy.multipart import Buffer
 from llamactl_py.proxy.narrow import Head
 from llamactl_py.proxy.relay import Question, Relayed, cut_short, relay
 from llamactl_py.proxy.rewrite import Model, find_model, with_model
@@ -53,6 +55,22 @@ async def infer(services: Services, client: Client, question: Question, caller: 
         Account(services, None, "", caller, question, len(body)).refused(error)
         raise
     account = Account(services, instance, model.name, caller, question, len(body))
+    return await pass_on(services, client, question, instance, account, may_start=True, counts_as_use=True)
+
+
+async def infer_form(
+    services: Services, client: Client, question: Question, caller: Caller, form: Buffer, boundary: bytes
+) -> Relayed:
+    """`infer` for a form."""
+    try:
+        field = await asyncio.to_thread(multipart.find_model, form, boundary)
+        found = services.routes.find(field.value)
+        instance = services.fleet.get(found.instance)
+    except LlamactlError as error:
+        Account(services, None, "", caller, question, len(form)).refused(error)
+        raise
+    question.body = multipart.with_model(form, field, found.forward)
+    account = Account(services, instance, field.value, caller, question, len(form))
     return await pass_on(services, client, question, instance, account, may_start=True, counts_as_use=True)
 
 

@@ -10,7 +10,8 @@ from aiohttp import web
 
 from llamactl_py.api import inference
 from llamactl_py.api.account import Account
-from llamactl_py.api.route import Query, Route, caller_of, flag, read_body, read_json, whole_number
+from llamactl_py.api.body import read_body
+from llamactl_py.api.route import Query, Route, caller_of, flag, read_json, whole_number
 from llamactl_py.api.views import InstanceView, show
 from llamactl_py.auth.policy import Access
 from llamactl_py.ground import errors
@@ -128,7 +129,7 @@ async def proxy_to_instance(services: Services, request: web.Request) -> web.Str
     prefix = f"/api/v1/instances/{request.match_info['name']}/proxy"
     path = request.raw_path.removeprefix(prefix) or "/"
     counts = request.method not in ("GET", "HEAD", "OPTIONS")
-    body = await read_body(request, services.settings.server.body_timeout)
+    body = await read_body(services, request)
     return await pass_on(services, request, instance, path, body, False, counts, may_upgrade=True)
 
 

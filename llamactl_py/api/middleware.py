@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import HttpVersion10, HttpVersion11, web
 
 from llamactl_py.api import problems
+from llamactl_py.api.body import give_back
 from llamactl_py.api.route import CALLER, SERVICES, Route
 from llamactl_py.auth.policy import Access, admit
 from llamactl_py.config.settings import Server
@@ -43,6 +44,8 @@ async def tell_problems(request: web.Request, handler: Next) -> web.StreamRespon
     except Exception:  # a defect of ours: the one who asked gets an answer, and our log the traceback
         log.exception("%s %r failed", request.method, request.path)
         return problems.plain(500, "internal_error", problems.INTERNAL, request.path)
+    finally:
+        give_back(request.app[SERVICES], request)
 
 
 def _explain(request: web.Request, error: web.HTTPException) -> str:

@@ -8,11 +8,13 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from llamactl_py.api import inference
-from llamactl_py.api.route import Route, caller_of, read_body
+from llamactl_py.api.body import read_body, read_upload
+from llamactl_py.api.route import Route, caller_of
 from llamactl_py.auth.policy import Access
 from llamactl_py.ground import errors
 from llamactl_py.proxy.asked import AlreadySent, Asked
 from llamactl_py.proxy.heads import refuse_tricks
+from llamactl_py.proxy.multipart import boundary_of
 from llamactl_py.services import Services
 
 
@@ -46,12 +48,16 @@ async def infer(services: Services, request: web.Request) -> web.StreamResponse:
     """Pass an OpenAI-style request to the instance that its `model` names.
 
     `model` is an instance, an alias, or `instance/model`. A stopped instance is started first, and the request waits for it.
-    The body reaches the backend byte for byte, except the value of `model` where the backend knows itself by another name.
+    The body, JSON or a form (multipart/form-data, as audio is sent), reaches the backend byte for byte, except the value of
+    `model` where the backend knows itself by another name.
     """
-    client = Asked(request)
+    client, caller = Asked(request), caller_of(request)
     question = client.question(refuse_tricks(request.raw_path), ())
-    body = await read_body(request, services.settings.server.body_timeout)
-    return AlreadySent(await inference.infer(services, client, question, caller_of(request), body))
+    if request.content_type == "multipart/form-data":
+        boundary = boundary_of(request.headers["Content-Type"])
+        async with read_upload(services, request) as form:
+            return AlreadySent(await inference.infer_form(services, client, question, caller, form, boundary))
+    return AlreadySent(await inference.infer(services, client, question, caller, await read_body(services, request)))
 
 
 _INFER_RAISES = (

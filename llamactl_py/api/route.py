@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import msgspec
 from aiohttp import web
 from pydantic import BaseModel
 
+from llamactl_py.api.body import read_body
 from llamactl_py.auth.policy import Access, Caller
 from llamactl_py.ground.errors import BadRequest, Invalid, LlamactlError, Problem, TooLarge
 from llamactl_py.ground.validation import parse
@@ -93,28 +93,11 @@ def caller_of(request: web.Request) -> Caller:
     return caller
 
 
-async def read_body(request: web.Request, timeout: float) -> bytes:
-    """The whole request body. Raises TooLarge, and BadRequest when it does not come in time or is broken."""
-    limit = request.app[SERVICES].settings.server.max_body_size
-    too_large = TooLarge(f"the request body is over {limit} bytes (server.max_body_size)")
-    if (request.content_length or 0) > limit:
-        raise too_large
-    try:
-        async with asyncio.timeout(timeout):
-            return await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise too_large from None
-    except TimeoutError:
-        raise BadRequest(f"the request body did not arrive within {timeout:g} seconds (server.body_timeout)") from None
-    except web.RequestPayloadError:
-        raise BadRequest("the request body could not be read: its encoding or framing is broken") from None
-
-
 async def read_json(request: web.Request) -> Any:
     """The body as JSON values. Raises BadRequest, TooLarge."""
     if (request.content_length or 0) > MAX_JSON:
         raise TooLarge(f"the request body is over {MAX_JSON} bytes, which is the most that the management API takes")
-    body = await read_body(request, request.app[SERVICES].settings.server.body_timeout)
+    body = await read_body(request.app[SERVICES], request)
     if len(body) > MAX_JSON:
         raise TooLarge(f"the request body is over {MAX_JSON} bytes, which is the most that the management API takes")
     try:

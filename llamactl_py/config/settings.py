@@ -53,6 +53,15 @@ class Server(Frozen):
     max_body_size: int = setting(
         134_217_728, "LLAMACTL_MAX_BODY_SIZE", "Largest request body in bytes; larger ones get 413.", ge=1024
     )
+    max_buffered_bodies: int = setting(
+        1_073_741_824,
+        "LLAMACTL_MAX_BUFFERED_BODIES",
+        "Bytes of memory that the bodies of all requests in flight may take together; more are refused with 503 until some end.",
+        ge=1 << 20,
+    )
+    spool_size: int = setting(
+        4_194_304, "LLAMACTL_SPOOL_SIZE", "Uploads (multipart/form-data) over this many bytes go to a temporary file.", ge=0
+    )
     header_timeout: Seconds = setting(
         30.0, "LLAMACTL_HEADER_TIMEOUT", "Longest time that a new client may take to send the head of a request.", gt=0
     )

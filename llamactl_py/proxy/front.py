@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 
 from llamactl_py.auth.policy import Caller
 from llamactl_py.proxy import narrow
+from llamactl_py.proxy.bodies import Bodies
 from llamactl_py.proxy.client import has_left
 from llamactl_py.proxy.exchange import HIGH_WATER
 from llamactl_py.proxy.http1 import cut_length
@@ -75,6 +76,7 @@ class Front(asyncio.Protocol):
         self._head: Head
         self._digest: bytes
         self._caller: Caller
+        self._held = 0  # bytes of a body that arrives, or is on its way to the backend
         self._since = 0.0  # moment on the loop's clock when it began to wait for what it waits for
         self._is_paused = False
         self._may_write: asyncio.Future[None] | None = None
@@ -105,6 +107,7 @@ class Front(asyncio.Protocol):
         self.transport = None
         self._door.fronts.discard(self)
         self._intake = None
+        self._let_go()
         if self._may_write and not self._may_write.done():
             self._may_write.set_exception(ConnectionResetError("the client has left"))
         self._leave()
@@ -140,6 +143,11 @@ class Front(asyncio.Protocol):
             return
         body_at = end + 4
         if len(data) - body_at < length:
+            if not self._door.bodies.fits(length):
+                self._hand_over(data)
+                return
+            self._door.bodies.take(length)
+            self._held = length
             self._intake = Intake(self, data[body_at:], length)
             return
         self._ahead = data[body_at + length :]
@@ -201,6 +209,7 @@ class Front(asyncio.Protocol):
     def finish(self, stays_open: bool) -> None:
         """The answer is written: on to the next request."""
         self._work = None
+        self._let_go()
         if self.transport is None:
             return
         if not stays_open or not self._door.is_open:
@@ -209,6 +218,12 @@ class Front(asyncio.Protocol):
         self._since = self._door.time()
         if self._ahead:
             asyncio.get_running_loop().call_soon(self._go_on_reading)
+
+    def _let_go(self) -> None:
+        """The body of the last request takes no memory any more."""
+        if self._held:
+            self._door.bodies.give_back(self._held)
+            self._held = 0
 
     def _go_on_reading(self) -> None:
         if self.transport is None or self._work or not self._ahead:
@@ -291,8 +306,15 @@ class Door:
     """All clients that no answer of aiohttp has been for yet. *aiohttp* makes the protocol that takes over from a front; with
     *is_open* False every connection is handed over."""
 
-    def __init__(self, desk: Desk, aiohttp: Callable[[], asyncio.BaseProtocol], patience: Patience, is_open: bool = True) -> None:
-        self.desk, self.aiohttp, self.patience, self.is_open = desk, aiohttp, patience, is_open
+    def __init__(
+        self,
+        desk: Desk,
+        aiohttp: Callable[[], asyncio.BaseProtocol],
+        bodies: Bodies,
+        patience: Patience,
+        is_open: bool = True,
+    ) -> None:
+        self.desk, self.aiohttp, self.bodies, self.patience, self.is_open = desk, aiohttp, bodies, patience, is_open
         self.fronts: set[Front] = set()
         self.time: Callable[[], float] = asyncio.get_running_loop().time
         self._tasks: asyncio.TaskGroup
