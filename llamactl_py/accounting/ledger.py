@@ -125,6 +125,7 @@ class Ledger:
     def __init__(self, history: int, now: Now, run: str | None = None) -> None:
         self.since = now()
         """Unix time from which on everything is counted."""
+        self.fold_after = FOLD_AFTER
         self._now = now
         self._run = secrets.token_hex(2) if run is None else run
         self._count = 0
@@ -172,7 +173,7 @@ class Ledger:
 
     def keep(self, instances: Container[str], keys: Container[str], at: float) -> None:
         """Hear at the moment *at* which instances and keys exist. The sums of others are added to those of DELETED when they
-        have been gone for FOLD_AFTER seconds: totals stay what they are, and names do not pile up."""
+        have been gone for *fold_after* seconds: totals stay what they are, and names do not pile up."""
         for pair in list(self._sums):
             instance, key = pair
             kept = (
@@ -181,12 +182,13 @@ class Ledger:
             )
             if kept == pair:
                 self._gone_since.pop(pair, None)
-            elif at - self._gone_since.setdefault(pair, at) >= FOLD_AFTER and not self._sums[pair].in_flight:
+            elif at - self._gone_since.setdefault(pair, at) >= self.fold_after and not self._sums[pair].in_flight:
                 del self._gone_since[pair]
-                self._open(*kept).merge(self._sums.pop(pair))
+                gone = self._sums.pop(pair)
+                (self._sums.get(kept) or self._open(*kept)).merge(gone)
 
     def sums(self) -> Iterator[tuple[str, str, Sums]]:
-        """(instance, key, what they came to) of every pair, those in flight included."""
+        """(instance, key, what their requests came to), of every pair. They go on changing: copy what is to stay."""
         return ((instance, key, sums) for (instance, key), sums in self._sums.items())
 
     def entries(self, before: int | None = None) -> Iterator[Entry]:
@@ -195,7 +197,8 @@ class Ledger:
 
     def entry(self, number: int) -> Entry | None:
         """The request with that number, if it is one of the newest."""
-        return next((entry for entry in self._entries if entry.number == number), None)
+        index = number - self._count - 1 + len(self._entries)  # the last one has the number of the count
+        return self._entries[index] if 0 <= index < len(self._entries) else None
 
     def number(self, id_: str) -> int | None:
         """The number in an id; None if it is no id of this daemon's."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 """Upper bounds of the buckets of every histogram, in seconds: from a cached answer to the load of a large model."""
@@ -46,10 +45,11 @@ class Sums:
         """Time of the backend, where it tells."""
         self.queue, self.load, self.first_byte, self.duration = Histogram(), Histogram(), Histogram(), Histogram()
 
-    @property
-    def requests(self) -> int:
-        """Requests that have ended."""
-        return self.answers.total()
+    def copy(self) -> Sums:
+        """As they are now."""
+        copied = Sums()
+        copied.merge(self)
+        return copied
 
     def merge(self, other: Sums) -> None:
         """Add what *other* has counted."""
@@ -66,11 +66,3 @@ class Sums:
         self.load.merge(other.load)
         self.first_byte.merge(other.first_byte)
         self.duration.merge(other.duration)
-
-
-def total(many: Iterable[Sums]) -> Sums:
-    """All of them in one; the sum of one is a copy."""
-    whole = Sums()
-    for sums in many:
-        whole.merge(sums)
-    return whole

@@ -171,6 +171,8 @@ class Reading:
             cached = _count(timings.cache_n)
         if prompt is None and (evaluated := _count(timings.prompt_n)) is not None:
             prompt = evaluated + (cached or 0)
+        if cached is not None:
+            cached = None if prompt is None else min(cached, prompt)
         if completion is None:
             completion = _count(timings.predicted_n)
         return Usage(

@@ -52,6 +52,7 @@ async def create_key(services: Services, request: web.Request) -> NewKeyView:
 async def delete_key(services: Services, request: web.Request) -> None:
     """Revoke an inference key, at once."""
     await services.keys.remove(_id(request))
+    services.settle_ledger()
 
 
 def _id(request: web.Request) -> int:

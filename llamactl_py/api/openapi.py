@@ -23,7 +23,7 @@ Refs = dict[Wanted, Schema]
 
 PATH_PARAMETERS = {
     "name": "Name of the instance.",
-    "id": "Number of the key.",
+    "id": "Number of the key, or id of the request.",
     "path": "Path on the backend.",
     "backend": "Kind of server: llama-cpp, mlx or vllm.",
 }

@@ -91,7 +91,7 @@ class Server(Frozen):
         "LLAMACTL_REQUEST_HISTORY",
         "How many of the newest requests are remembered for the API, without prompts and answers; 0 means none.",
         ge=0,
-        le=1_000_000,
+        le=100_000,
     )
 
 

@@ -64,6 +64,10 @@ ROUTES: dict[str, Expected] = {
     "GET /api/v1/auth/keys": Expected(MANAGEMENT, 200),
     "POST /api/v1/auth/keys": Expected(MANAGEMENT, 201, {"name": "x"}),
     "GET /api/v1/auth/keys/{id}": Expected(MANAGEMENT, 200),
+    "GET /metrics": Expected(MANAGEMENT, 200),
+    "GET /api/v1/requests": Expected(MANAGEMENT, 200),
+    "GET /api/v1/requests/{id}": Expected(MANAGEMENT, 404),
+    "GET /api/v1/usage": Expected(MANAGEMENT, 200),
     "DELETE /api/v1/auth/keys/{id}": Expected(MANAGEMENT, 204, path="/api/v1/auth/keys/4"),
 }
 CREDENTIALS = ("none", "wrong", "truncated", "inference", "expired", "revoked", "management")

@@ -1,0 +1,224 @@
+"""What was asked, how long it took, and what it came to: for Prometheus, and for people. Never what was said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from itertools import islice
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel, Field
+
+from llamactl_py import __version__
+from llamactl_py.accounting.ledger import DELETED, Entry, Outcome
+from llamactl_py.accounting.sums import Sums
+from llamactl_py.accounting.usage import Usage
+from llamactl_py.api.route import Query, Route, whole_number
+from llamactl_py.auth.policy import Access
+from llamactl_py.ground import errors
+from llamactl_py.ground.errors import Invalid, NotFound, Problem
+from llamactl_py.instances.state import State
+from llamactl_py.services import Services
+
+MOST_REQUESTS = 1000
+
+
+class RequestView(BaseModel):
+    """One request. What did not happen, or is not known, is left out."""
+
+    id: str
+    arrived_at: float = Field(description="Unix seconds.")
+    instance: str = Field(description="The one that it was for; empty if that was never known.")
+    model: str = Field(description="What it asked for.")
+    key: str = Field(description="Name of its key; empty if it had none.")
+    method: str
+    path: str = Field(description="Without the query.")
+    streamed: bool = Field(description="It asked for a stream of events.")
+    outcome: Outcome | None = Field(default=None, description="What became of it; left out while it is in flight.")
+    status: int | None = Field(default=None, description="Status of the answer.")
+    bytes_in: int = Field(description="Of its body.")
+    bytes_out: int | None = Field(default=None, description="Of the answer's body.")
+    queue_seconds: float | None = Field(default=None, description="Until it was its turn.")
+    load_seconds: float | None = Field(default=None, description="Then, until its instance had loaded for it.")
+    first_byte_seconds: float | None = Field(default=None, description="From its arrival to the first byte of the answer.")
+    duration_seconds: float | None = Field(default=None, description="From its arrival to its end.")
+    prompt_tokens: int | None = Field(default=None, description="Cached ones included.")
+    cached_tokens: int | None = Field(default=None, description="Those of the prompt that the backend had in a cache.")
+    completion_tokens: int | None = None
+    prompt_tokens_per_second: float | None = Field(default=None, description="As the backend measured it.")
+    completion_tokens_per_second: float | None = Field(
+        default=None, description="As the backend measured it; else, of a stream, from its first byte to its end."
+    )
+
+
+class Totals(BaseModel):
+    """What many requests came to."""
+
+    requests: int = Field(description="Requests that have ended.")
+    in_flight: int = Field(description="Requests that have not.")
+    outcomes: dict[str, int] = Field(description="What became of those that ended.")
+    bytes_in: int = Field(description="Of the bodies of requests.")
+    bytes_out: int = Field(description="Of the bodies of answers.")
+    prompt_tokens: int = Field(description="As far as backends tell; cached ones included.")
+    cached_tokens: int
+    completion_tokens: int
+
+
+class NamedTotals(Totals):
+    """What the requests for one instance, or with one key, came to."""
+
+    name: str = Field(description="Empty for requests without; (deleted) and (other) stand for many.")
+
+
+class UsageView(BaseModel):
+    """Everything since the daemon started."""
+
+    since: float = Field(description="Unix seconds.")
+    total: Totals
+    instances: list[NamedTotals]
+    keys: list[NamedTotals]
+
+
+async def get_metrics(services: Services, request: web.Request) -> web.StreamResponse:
+    """Tell Prometheus how everything is.
+
+    In Prometheus' text format, or in OpenMetrics where `Accept` asks for it. What was deleted is told for ten minutes more.
+    """
+    services.settle_ledger()
+    pairs = [(instance, key, sums.copy()) for instance, key, sums in services.ledger.sums() if DELETED not in (instance, key)]
+    instances = [(instance.name, instance.state.value, instance.restarts) for instance in services.fleet]
+    body, content_type = await asyncio.to_thread(_exposition, pairs, instances, request.headers.get("Accept", ""))
+    return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+def _exposition(pairs: list[tuple[str, str, Sums]], instances: list[tuple[str, str, int]], accept: str) -> tuple[bytes, str]:
+    from llamactl_py.accounting.metrics import Figures, exposition  # only here, and only in a thread: see there
+
+    return exposition(Figures(__version__, pairs, instances, [state.value for state in State]), accept)
+
+
+async def list_requests(services: Services, request: web.Request) -> list[RequestView]:
+    """List the newest requests.
+
+    Newest first, those in flight among them, as many as `server.request_history` says; without prompts and answers.
+    """
+    limit = whole_number(request, "limit", 100, 1, MOST_REQUESTS)
+    instance, key = request.query.get("instance"), request.query.get("key")
+    found = (
+        entry
+        for entry in services.ledger.entries(_before(services, request))
+        if instance in (None, entry.instance) and key in (None, entry.key)
+    )
+    return [show_request(entry) for entry in islice(found, limit)]
+
+
+async def get_request(services: Services, request: web.Request) -> RequestView:
+    """Show one of the newest requests."""
+    id_ = request.match_info["id"]
+    number = services.ledger.number(id_)
+    entry = services.ledger.entry(number) if number is not None else None
+    if entry is None:
+        raise NotFound(f"there is no request {id_[:40]!r}, or it is none of the newest any more (server.request_history)")
+    return show_request(entry)
+
+
+async def get_usage(services: Services, request: web.Request) -> UsageView:
+    """Show what all requests came to.
+
+    For each instance and for each key, since the daemon started.
+    """
+    services.settle_ledger()
+    total, instances, keys = Sums(), defaultdict[str, Sums](Sums), defaultdict[str, Sums](Sums)
+    for instance, key, sums in services.ledger.sums():
+        instances[instance].merge(sums)
+        keys[key].merge(sums)
+    for sums in keys.values():
+        total.merge(sums)
+    return UsageView(since=services.ledger.since, total=Totals(**_totals(total)), instances=_named(instances), keys=_named(keys))
+
+
+def _named(many: dict[str, Sums]) -> list[NamedTotals]:
+    return [NamedTotals(name=name, **_totals(sums)) for name, sums in sorted(many.items())]
+
+
+def _totals(sums: Sums) -> dict[str, Any]:
+    outcomes: Counter[str] = Counter()
+    for (_, outcome), count in sums.answers.items():
+        outcomes[outcome] += count
+    return {
+        "requests": sums.answers.total(),
+        "in_flight": sums.in_flight,
+        "outcomes": dict(outcomes),
+        "bytes_in": sums.bytes_in,
+        "bytes_out": sums.bytes_out,
+        "prompt_tokens": sums.prompt_tokens,
+        "cached_tokens": sums.cached_tokens,
+        "completion_tokens": sums.completion_tokens,
+    }
+
+
+def show_request(entry: Entry) -> RequestView:
+    usage = entry.usage or Usage()
+    granted = entry.granted if entry.loading is None else entry.loading
+    return RequestView(
+        id=entry.id,
+        arrived_at=round(entry.date, 3),
+        instance=entry.instance,
+        model=entry.model,
+        key=entry.key,
+        method=entry.method,
+        path=entry.path,
+        streamed=entry.is_streamed,
+        outcome=entry.outcome,
+        status=entry.status or None,
+        bytes_in=entry.bytes_in,
+        bytes_out=entry.bytes_out if entry.outcome else None,
+        queue_seconds=_between(entry.arrived, granted),
+        load_seconds=_between(entry.loading, entry.granted),
+        first_byte_seconds=_between(entry.arrived, entry.first_byte),
+        duration_seconds=_between(entry.arrived, entry.ended),
+        prompt_tokens=usage.prompt_tokens,
+        cached_tokens=usage.cached_tokens,
+        completion_tokens=usage.completion_tokens,
+        prompt_tokens_per_second=usage.prompt_speed,
+        completion_tokens_per_second=usage.generation_speed or _speed(entry, usage.completion_tokens),
+    )
+
+
+def _between(start: float | None, end: float | None) -> float | None:
+    return None if start is None or end is None else round(end - start, 6)
+
+
+def _speed(entry: Entry, tokens: int | None) -> float | None:
+    seconds = _between(entry.first_byte, entry.ended)
+    return round(tokens / seconds, 2) if tokens and seconds and entry.is_streamed else None
+
+
+def _before(services: Services, request: web.Request) -> int | None:
+    id_ = request.query.get("before")
+    if id_ is None:
+        return None
+    if (number := services.ledger.number(id_)) is None:
+        raise Invalid(
+            [Problem("before", f"{id_[:40]!r} is the id of no request of this daemon; take one from this list")]
+        )
+    return number
+
+
+_BASE = "/api/v1/requests"
+
+ROUTES = (
+    Route("GET", "/metrics", get_metrics, Access.MANAGEMENT, "accounting", returns=str),
+    Route(
+        "GET", _BASE, list_requests, Access.MANAGEMENT, "accounting", returns=list[RequestView], raises=(errors.Invalid,),
+        query=(
+            Query("instance", "Only those for the instance of that name."),
+            Query("key", "Only those with a key of that name."),
+            Query("limit", f"How many at most, up to {MOST_REQUESTS}.", {"type": "integer", "default": 100}),
+            Query("before", "Only those that came before the request with this id: the last one of the page before."),
+        ),
+    ),
+    Route("GET", f"{_BASE}/{{id}}", get_request, Access.MANAGEMENT, "accounting", returns=RequestView, raises=(errors.NotFound,)),
+    Route("GET", "/api/v1/usage", get_usage, Access.MANAGEMENT, "accounting", returns=UsageView),
+)  # fmt: skip
