@@ -170,6 +170,19 @@ def test_there_are_at_most_so_many_pairs_and_the_rest_is_summed_together() -> No
     assert set(of(led)) == {("i0", "k"), (DELETED, "k"), (OTHER, OTHER)}
 
 
+def test_sums_are_folded_into_those_that_there_are_also_when_there_are_too_many() -> None:
+    led = ledger(0)
+    led.fold_after = 0.0
+    begin(led, 0.0, "gone", bytes_in=1).end(1.0, 200, ANSWERED)
+    led.keep(set(), {"k"}, 0.0)
+    names = {f"i{number}" for number in range(MOST_PAIRS)}
+    for name in (*names, "too many"):
+        begin(led, 0.0, name, bytes_in=1).end(1.0, 200, ANSWERED)
+    assert len(of(led)) == MOST_PAIRS + 1
+    led.keep(names - {"i0"}, {"k"}, 0.0)
+    assert of(led)[DELETED, "k"].bytes_in == 2
+
+
 def test_a_backend_cannot_make_up_answers_without_end() -> None:
     led = ledger(0)
     for status in range(100, 1000):
@@ -199,7 +212,9 @@ def test_the_sums_are_those_of_what_was_put_in_whatever_the_order(steps: list[An
     for kind, *details in steps:
         at += module.FOLD_AFTER / 2
         if kind == "begin":
-            running.append(begin(led, at, details[0], details[1], bytes_in=details[2]))
+            entry = begin(led, at, details[0], details[1], bytes_in=details[2])
+            entry.loading, entry.granted, entry.first_byte = at + 1, at + 3, at + 7
+            running.append(entry)
         elif kind == "keep":
             led.keep(*details, at)
         elif running:
@@ -223,6 +238,7 @@ def test_the_sums_are_those_of_what_was_put_in_whatever_the_order(steps: list[An
     assert total.prompt_tokens == sum(usage.prompt_tokens or 0 for usage in usages)
     assert total.completion_tokens == sum(usage.completion_tokens or 0 for usage in usages)
     assert total.generation_seconds == pytest.approx(sum(usage.generation_seconds or 0 for usage in usages))
+    assert [h.total for h in (total.queue, total.load, total.first_byte)] == [len(every), 2 * len(every), 7 * len(every)]
     assert total.duration.total == pytest.approx(sum((entry.ended or 0) - entry.arrived for entry in every))
 
 

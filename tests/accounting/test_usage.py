@@ -96,9 +96,10 @@ def test_a_stream_is_read_however_long_it_was(shape: str) -> None:
     assert read(framed(long, [100])) == usage
 
 
-def test_embeddings_tell_their_usage_before_a_long_list() -> None:
+@pytest.mark.parametrize("length", [LIMIT // 2, LIMIT + LIMIT // 2, 3 * LIMIT])
+def test_embeddings_tell_their_usage_before_a_long_list(length: int) -> None:
     body = (
-        b'{"model":"x","object":"list","usage":{"prompt_tokens":3,"total_tokens":3},"data":[' + b"0.25," * (LIMIT // 2) + b"1]}"
+        b'{"model":"x","object":"list","usage":{"prompt_tokens":3,"total_tokens":3},"data":[' + b"0.25," * (length // 5) + b"1]}"
     )
     for size in (len(body), 1 << 16, 1 << 14, 1000, HEAD - 1):
         assert read(body, size).prompt_tokens == 3
@@ -184,7 +185,7 @@ HOSTILE = {
     "null, over and over": b'"usage":null,' * 6_000,
     "deep": b'"usage":' + b'{"a":' * 100_000 + b"}" * 100_000,
     "deep list": b'"usage":{"prompt_tokens":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-    "deep, cut": b'"timings":{"prompt_n":' + b"[" * 500 + b"}" * 100,
+    "deep, cut": b'"timings":{"prompt_n":' + b"[" * 1_900 + b"}" * 100,
     "framing all over": b"\r\n1" * 30_000,
     "framing that does not end": b"\r\n1;" + b"x" * 100_000,
     "blanks in framing": (b"\r\n1" + b" " * 8_000) * 10,
