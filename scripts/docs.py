@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the generated parts of apidocs/*.md in place: settings, instance options, backends, errors, routes, CLI help.
+"""Write the generated parts of apidocs/*.md in place: settings, instance options, backends, errors, routes, metrics, CLI help.
 
 A part stands between `<!-- generated: NAME -->` and `<!-- end: NAME -->`; everything around it is written by hand. With --check,
 only say whether all parts are current (exit 1 when one is not).
@@ -17,6 +17,8 @@ from typing import Any
 import click
 from pydantic import BaseModel
 
+from llamactl_py.accounting.metrics import Figures
+from llamactl_py.accounting.sums import Sums
 from llamactl_py.api.problems import RETRY_AFTER, TABLE
 from llamactl_py.api.route import Route
 from llamactl_py.api.system import PAGES
@@ -170,6 +172,22 @@ def routes() -> str:
     return table(("method", "path", "key", "success", "what it does"), rows)
 
 
+def metrics() -> str:
+    """Every metric of ours, with its labels, from an exposition in which each has a sample."""
+    sums = Sums()
+    sums.answers[200, "answered"] = 1
+    for histogram in (sums.queue, sums.load, sums.first_byte, sums.duration):
+        histogram.add(1.0)
+    suffix = {"counter": "_total", "info": "_info"}
+    rows = []
+    for family in Figures("", [("", "", sums)], [("", "", 0)], [""]).collect():
+        labels = dict.fromkeys(label for sample in family.samples for label in sample.labels if label != "le")
+        if family.name.startswith("llamactl_"):
+            name = family.name + suffix.get(family.type, "")
+            rows.append([code(name), family.type, ", ".join(map(code, labels)), family.documentation])
+    return table(("metric", "type", "labels", "meaning"), rows)
+
+
 def commands() -> str:
     """Every command, from its parameters and docstring: click's own layout of them changes with its versions."""
     return "\n".join(_command(cli, ("llamactl",)))
@@ -220,6 +238,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "cautions": cautions,
     "errors": errors,
     "routes": routes,
+    "metrics": metrics,
     "commands": commands,
 }
 

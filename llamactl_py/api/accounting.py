@@ -200,9 +200,7 @@ def _before(services: Services, request: web.Request) -> int | None:
     if id_ is None:
         return None
     if (number := services.ledger.number(id_)) is None:
-        raise Invalid(
-            [Problem("before", f"{id_[:40]!r} is the id of no request of this daemon; take one from this list")]
-        )
+        raise Invalid([Problem("before", f"{id_[:40]!r} is the id of no request of this daemon; take one from this list")])
     return number
 
 
