@@ -58,7 +58,7 @@ class Outcome(StrEnum):
 class Entry(msgspec.Struct, eq=False):
     """One request. `Ledger.begin` sets what has no default, whoever carries the request the next three fields, `end` the rest.
 
-    Moments are on the loop's clock; *date* is the Unix time of *arrived*.
+    *is_streamed* may be set as late as its answer tells. Moments are on the loop's clock; *date* is the Unix time of *arrived*.
     """
 
     run: str

@@ -34,7 +34,7 @@ class RequestView(BaseModel):
     key: str = Field(description="Name of its key; empty if it had none.")
     method: str
     path: str = Field(description="Without the query.")
-    streamed: bool = Field(description="It asked for a stream of events.")
+    streamed: bool = Field(description="Its answer is a stream of events.")
     outcome: Outcome | None = Field(default=None, description="What became of it; left out while it is in flight.")
     status: int | None = Field(default=None, description="Status of the answer.")
     bytes_in: int = Field(description="Of its body.")

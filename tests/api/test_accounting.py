@@ -1,5 +1,6 @@
-"""Metrics, the newest requests and the totals over HTTP. The requests are put into the ledger by hand; what each answer may look
-like is in tests/accounting."""
+"""Metrics, the newest requests and the totals over HTTP. Requests are put into the ledger by hand: test_account has true ones,
+and tests/accounting what answers may look like.
+"""
 
 from __future__ import annotations
 
