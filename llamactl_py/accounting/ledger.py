@@ -126,6 +126,7 @@ class Ledger:
         self.since = now()
         """Unix time from which on everything is counted."""
         self.fold_after = FOLD_AFTER
+        """Seconds, see there."""
         self._now = now
         self._run = secrets.token_hex(2) if run is None else run
         self._count = 0

@@ -1,6 +1,6 @@
 """The sums of the ledger, the states of instances and the daemon's own process, as Prometheus reads them.
 
-Import this only to answer a scrape, in a thread: prometheus_client takes 60 ms, a quarter of what a daemon's start may take.
+Import this only to answer a scrape, in a thread: prometheus_client takes up to 60 ms, a quarter of a daemon's start.
 How metrics are to be called: https://prometheus.io/docs/practices/naming/
 """
 
