@@ -24,7 +24,7 @@ from llamactl_py.services import Services
 MOST_REQUESTS = 1000
 
 
-class RequestView(BaseModel):
+class RequestView(BaseModel, defer_build=True):  # built when first used, as the next: no start of a daemon needs them
     """One request. What did not happen, or is not known, is left out."""
 
     id: str
@@ -52,7 +52,7 @@ class RequestView(BaseModel):
     )
 
 
-class Totals(BaseModel):
+class Totals(BaseModel, defer_build=True):
     """What many requests came to."""
 
     requests: int = Field(description="Requests that have ended.")
@@ -71,7 +71,7 @@ class NamedTotals(Totals):
     name: str = Field(description="Empty for requests without; (deleted) and (other) stand for many.")
 
 
-class UsageView(BaseModel):
+class UsageView(BaseModel, defer_build=True):
     """Everything since the daemon started."""
 
     since: float = Field(description="Unix seconds.")
