@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.web_log import AccessLogger
 
 from llamactl_py.accounting.ledger import Ledger
 from llamactl_py.api.access_log import AccessLog
@@ -139,16 +140,24 @@ async def _alive(
     async with asyncio.TaskGroup() as tasks:
         ledger = Ledger(settings.server.request_history, clock.now)
         services = Services(settings, fleet, dispatcher, keys, pool, ledger, clock.now, webui_folder())
+        access = AccessLog(clock.now) if settings.server.access_log else None
         runner = web.AppRunner(
             build_app(services),
             handler_cancellation=True,
-            access_log=logging.getLogger("llamactl.access") if settings.server.access_log else None,
-            access_log_class=AccessLog,
+            access_log=log if access else None,  # only whether there is one matters
+            access_log_class=access.of_aiohttp() if access else AccessLogger,
             keepalive_timeout=settings.server.keepalive_timeout,
             shutdown_timeout=LAST_MOMENT,
         )
         await runner.setup()
-        door = Door(FrontDesk(services), _aiohttp(runner), services.bodies, _patience(settings.server), settings.server.fast_path)
+        door = Door(
+            FrontDesk(services),
+            _aiohttp(runner),
+            services.bodies,
+            _patience(settings.server),
+            settings.server.fast_path,
+            access.add if access else None,
+        )
         works = (fleet.run(), dispatcher.run(), pool.run(), door.run(), launcher.maintain())
         workers = [tasks.create_task(work) for work in works]
         await asyncio.sleep(0)  # let the fleet employ its owners
@@ -162,6 +171,8 @@ async def _alive(
             await _shut_down(services, store, server, door, to_resume)
             await runner.cleanup()
             pool.close()
+            if access:
+                access.flush()
             (settings.data_dir / paths.ADDRESS).unlink(missing_ok=True)
             for worker in workers:
                 worker.cancel()

@@ -161,7 +161,7 @@ class FrontDesk:
             log.exception("POST %s failed", head.path)
             front.answer(*problems.told_plain(500, "internal_error", problems.INTERNAL, head.path))
         else:
-            front.finish(relayed.stays_open)
+            front.finish(relayed)
 
     def refuse(self, front: Front, head: Head, error: LlamactlError) -> None:
         front.answer(*problems.told(error, head.path))
@@ -239,8 +239,9 @@ class Passage(Exchange):
             front.go_on_with(self._desk.errand(front, self._asked, self._tell(broken)))
         else:
             assert self.head is not None
-            self._account.answered(Relayed(self.head.status, self.sent, self.stays_open))
-            front.finish(self.stays_open)
+            relayed = Relayed(self.head.status, self.sent, self.stays_open)
+            self._account.answered(relayed)
+            front.finish(relayed)
 
     async def _tell(self, broken: Broken) -> Relayed:
         try:

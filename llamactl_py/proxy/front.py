@@ -18,8 +18,12 @@ from llamactl_py.proxy.client import has_left
 from llamactl_py.proxy.exchange import HIGH_WATER
 from llamactl_py.proxy.http1 import cut_length
 from llamactl_py.proxy.narrow import Head
+from llamactl_py.proxy.relay import Relayed
 
 TICK = 1.0
+
+Log = Callable[[str | None, str, str, int, int, float], None]
+"""Is told (peer, method, path, status, bytes of the answer's body, seconds) of each request that was answered."""
 
 
 class Work(Protocol):
@@ -76,6 +80,7 @@ class Front(asyncio.Protocol):
         self._head: Head
         self._digest: bytes
         self._caller: Caller
+        self._began = 0.0  # and when the request that is being answered was there
         self._held = 0  # bytes of a body that arrives, or is on its way to the backend
         self._since = 0.0  # moment on the loop's clock when it began to wait for what it waits for
         self._is_paused = False
@@ -173,6 +178,7 @@ class Front(asyncio.Protocol):
 
     def _begin(self, body: bytes | bytearray) -> None:
         self._intake = None
+        self._began = self._door.time()
         self.keeps_alive = self._head.keeps_alive and self._door.is_open
         self._work = self._door.desk.begin(self, self._head, self._caller, body)
 
@@ -199,25 +205,33 @@ class Front(asyncio.Protocol):
             lines["Connection"] = "close"
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         self.transport.write(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{head}\r\n".encode("latin-1") + body)
-        self.finish(self.keeps_alive)
+        self.finish(Relayed(status, len(body), self.keeps_alive))
 
     def abort(self) -> None:
         """There is nobody left to answer to."""
         if self.transport:
             self.transport.abort()
 
-    def finish(self, stays_open: bool) -> None:
+    def finish(self, relayed: Relayed) -> None:
         """The answer is written: on to the next request."""
         self._work = None
         self._let_go()
+        if self._door.log:
+            self._log(relayed)
         if self.transport is None:
             return
-        if not stays_open or not self._door.is_open:
+        if not relayed.stays_open or not self._door.is_open:
             self.transport.close()
             return
         self._since = self._door.time()
         if self._ahead:
             asyncio.get_running_loop().call_soon(self._go_on_reading)
+
+    def _log(self, relayed: Relayed) -> None:
+        assert self._door.log
+        peer = self.transport.get_extra_info("peername") if self.transport else None
+        seconds = self._door.time() - self._began
+        self._door.log(peer[0] if peer else None, "POST", self._head.path, relayed.status, relayed.sent, seconds)
 
     def _let_go(self) -> None:
         """The body of the last request takes no memory any more."""
@@ -313,7 +327,9 @@ class Door:
         bodies: Bodies,
         patience: Patience,
         is_open: bool = True,
+        log: Log | None = None,
     ) -> None:
+        self.log = log
         self.desk, self.aiohttp, self.bodies, self.patience, self.is_open = desk, aiohttp, bodies, patience, is_open
         self.fronts: set[Front] = set()
         self.time: Callable[[], float] = asyncio.get_running_loop().time
