@@ -30,6 +30,10 @@ class ParsedCommand(BaseModel):
     backend_options: dict[str, Any]
     environment: dict[str, str] | None = None
     command_override: str | list[str] | None = None
+    docker_enabled: bool | None = Field(default=None, description="True where the line ran a container.")
+    docker: dict[str, Any] | None = Field(
+        default=None, description="That container: engine, image, args (words for the engine), command (words behind the image)."
+    )
     warnings: list[str] | None = Field(
         default=None, description="What was ignored, replaced or is risky; not part of the options."
     )
@@ -60,12 +64,14 @@ async def _parse(request: web.Request, kind: str | None) -> ParsedCommand:
         backend_options=dict(parsed.backend_options),
         environment=dict(parsed.environment) or None,
         command_override=list(override) if isinstance(override, tuple) else override,
+        docker_enabled=True if parsed.docker else None,
+        docker=parsed.docker,
         warnings=list(parsed.warnings) or None,
     )
 
 
 _EXAMPLE = {"command": "llama-server -m /models/qwen3-8b-q4_k_m.gguf -c 8192 -ngl 99"}
-_RAISES = (errors.BadRequest, errors.Invalid, errors.TooLarge)
+_RAISES = (errors.BadCommand, errors.BadRequest, errors.Invalid, errors.TooLarge)
 _SLUGS = "|".join(backend.slug for backend in BACKENDS.values())
 
 ROUTES = (

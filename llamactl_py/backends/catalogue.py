@@ -31,7 +31,7 @@ class Flag:
     key: str
     """Its name in `backend_options`: the long spelling in snake_case."""
     flag: str
-    """The spelling that we emit."""
+    """The spelling that we emit; empty for a model that can only stand bare."""
     type: Kind
     arity: Arity
     spellings: tuple[str, ...] = ()
@@ -40,6 +40,8 @@ class Flag:
     """Spellings that switch it off; the first is emitted for false."""
     choices: tuple[str, ...] = ()
     default: str = ""
+    unit: str = ""
+    """What its number counts: seconds, tokens, MiB; empty where that is not known."""
     env: str = ""
     """The environment variable that the server reads instead."""
     group: str = ""
@@ -51,9 +53,16 @@ class Flag:
     """Not empty: kept, but the person should know this."""
     removed: bool = False
     """Today's server refuses it; older ones take it."""
+    last_in: str = ""
+    """The newest version that is known to take it, where today's refuses it."""
     historic: bool = False
     """Not even named in today's help."""
     instead: str = ""
+
+    @property
+    def is_positional(self) -> bool:
+        """True for a model that no flag names: it stands bare."""
+        return not self.flag
 
     @property
     def takes_list(self) -> bool:
@@ -135,6 +144,6 @@ _TUPLES = {f.name for f in fields(Flag) if "tuple" in str(f.type)}
 
 
 def _flag(row: dict[str, Any]) -> Flag:
-    row["spellings"] = [row["flag"], *row.get("spellings", ())]
+    row["spellings"] = [*([row["flag"]] if row.setdefault("flag", "") else []), *row.get("spellings", ())]
     row |= {name: tuple(row[name]) for name in _TUPLES & row.keys()}
     return Flag(**row)

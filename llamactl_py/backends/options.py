@@ -137,7 +137,8 @@ def cautions(catalogue: Catalogue, options: Mapping[str, Value]) -> Iterator[str
         if flag.warn and value is not False:
             yield f"{flag.flag} {flag.warn}"
         if flag.removed:
-            yield f"newer {catalogue.program} refuses {flag.flag}" + (f"; use {flag.instead}" if flag.instead else "")
+            since = f" ({flag.last_in} still took it)" if flag.last_in else ""
+            yield f"newer {catalogue.program} refuses {flag.flag}{since}" + (f"; use {flag.instead}" if flag.instead else "")
         items = value if isinstance(value, list) else [value]
         if flag.choices and (odd := [write(item) for item in items if write(item) not in flag.choices]):
             known = ", ".join(flag.choices[:12]) + (", ..." if len(flag.choices) > 12 else "")

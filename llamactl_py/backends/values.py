@@ -111,7 +111,7 @@ def _text(catalogue: Catalogue, flag: Flag, word: str) -> str:
         if (said := on_off(flag, word)) is None:
             raise Unfit(f"takes one of {', '.join(flag.choices)}, got {word[:40]!r}")
         return said
-    if flag.arity == "many" and word.startswith("-") and catalogue.grammar == "argparse":
+    if (flag.arity == "many" or flag.is_positional) and word.startswith("-") and catalogue.grammar == "argparse":
         raise Unfit(f"{word[:40]!r} begins with '-', so the server would read it as a flag")
     return word
 

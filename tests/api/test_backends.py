@@ -69,20 +69,20 @@ async def test_a_parsed_command_makes_an_instance_that_runs_it(h: House) -> None
 @pytest.mark.parametrize(
     ("route", "body", "status", "part"),
     [
-        ("parse-command", {"command": ""}, 422, "command"),
-        ("parse-command", {"command": "   # nothing"}, 422, ""),
-        ("parse-command", {"command": "-m x.gguf"}, 422, "names no program"),
-        ("parse-command", {"command": "rm -rf /"}, 422, ""),
-        ("parse-command", {"command": "llama-server -m 'open"}, 422, ""),
-        ("parse-command", {"command": "llama-server -m x; rm -rf /"}, 422, ""),
-        ("parse-command", {"command": "llama-server -m $(id)"}, 422, ""),
-        ("parse-command", {"command": "llama-server -c many"}, 422, "whole number"),
-        ("parse-command", {"command": "llama-server -m a\0b"}, 422, ""),
+        ("parse-command", {"command": ""}, 400, "command"),
+        ("parse-command", {"command": "   # nothing"}, 400, ""),
+        ("parse-command", {"command": "-m x.gguf"}, 400, "names no program"),
+        ("parse-command", {"command": "rm -rf /"}, 400, ""),
+        ("parse-command", {"command": "llama-server -m 'open"}, 400, ""),
+        ("parse-command", {"command": "llama-server -m x; rm -rf /"}, 400, ""),
+        ("parse-command", {"command": "llama-server -m $(id)"}, 400, ""),
+        ("parse-command", {"command": "llama-server -c many"}, 400, "whole number"),
+        ("parse-command", {"command": "llama-server -m a\0b"}, 400, ""),
         ("parse-command", {"command": "x" * 70_000}, 422, "at most 65536"),
         ("parse-command", {"command": 3}, 422, "command"),
         ("parse-command", {}, 422, "is required"),
         ("parse-command", {"commando": "x"}, 422, "did you mean 'command'?"),
-        ("mlx/parse-command", {"command": "llama-server -m x"}, 422, "starts llama.cpp"),
+        ("mlx/parse-command", {"command": "llama-server -m x"}, 400, "starts llama.cpp"),
         ("llama_cpp/parse-command", {"command": "x"}, 404, "no route"),
         ("tgi/parse-command", {"command": "x"}, 404, "no route"),
     ],
@@ -91,7 +91,8 @@ async def test_what_cannot_be_understood_is_refused_with_the_reason(
     h: House, route: str, body: dict[str, Any], status: int, part: str
 ) -> None:
     said, answer = await h.ask("POST", f"{BASE}/{route}", json=body)
-    assert (said, answer["error"]) == (status, "invalid_request" if status == 422 else "not_found"), answer
+    codes = {400: "parse_error", 404: "not_found", 422: "invalid_request"}
+    assert (said, answer["error"]) == (status, codes[status]), answer
     assert part in answer["details"]
 
 

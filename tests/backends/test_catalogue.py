@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
@@ -16,10 +17,14 @@ import pytest
 from llamactl_py.backends import BACKENDS
 from llamactl_py.backends.backend import Backend
 from llamactl_py.backends.catalogue import load
+from llamactl_py.backends.helptext import argparse_entries, llama_entries
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "catalogue.py"
 
-each_backend = pytest.mark.parametrize("backend", BACKENDS.values(), ids=list(BACKENDS))
+SERVERS = {name: b for name, b in BACKENDS.items() if not b.takes_any_command}
+HELP = Path(__file__).parent / "help"
+
+each_backend = pytest.mark.parametrize("backend", SERVERS.values(), ids=list(SERVERS))
 
 
 @pytest.fixture(name="script")
@@ -37,20 +42,39 @@ def _script() -> ModuleType:
 def test_every_flag_of_the_help_is_there(backend: Backend) -> None:
     """The script counted the entries that it read, before it made rows of them."""
     catalogue = backend.catalogue
-    of_help = [flag for flag in catalogue if not flag.historic]
+    of_help = [flag for flag in catalogue if not flag.historic and not flag.is_positional]
     assert len(of_help) == catalogue.flags_in_help
     assert sum(len(f.spellings) + len(f.negations) for f in of_help) == catalogue.spellings_in_help
 
 
 def test_the_helps_had_this_many_flags() -> None:
     """Counted apart from the script, with grep over the help texts: a parser that loses a flag shows here."""
-    counted = {b.type: (b.catalogue.version, b.catalogue.flags_in_help, b.catalogue.spellings_in_help) for b in BACKENDS.values()}
+    counted = {b.type: (b.catalogue.version, b.catalogue.flags_in_help, b.catalogue.spellings_in_help) for b in SERVERS.values()}
     assert counted == {
         "llama_cpp": ("0.6.0-dev", 256, 413),
         "llama_cpp_python": ("0.3.36", 58, 59),
+        "lmdeploy": ("0.18.0", 78, 79),
         "mlx_lm": ("0.32.2", 27, 28),
+        "sglang": ("0.5.23", 530, 559),
         "vllm": ("0.32.0", 317, 430),
     }
+
+
+@each_backend
+def test_every_flag_that_the_help_prints_has_an_entry_with_a_type_and_a_group(
+    backend: Backend, record_property: Callable[[str, object], None]
+) -> None:
+    """`help/` holds what grep found in each help text: a line for each flag, with all its spellings."""
+    printed = [line.split() for line in (HELP / f"{backend.type}.txt").read_text(encoding="utf-8").splitlines()]
+    known = [s for s in printed if (hit := backend.catalogue.by_word(s[0])) and hit.flag.type and hit.flag.group]
+    share = f"{len(known)} of {len(printed)} flags, {len(known) / len(printed):.0%}"
+    record_property("catalogue", share)
+    print(f"{backend.type} {backend.catalogue.version}: {share}")  # noqa: T201 shown by pytest -rP
+    for spellings in printed:
+        flags = {(*hit.flag.spellings, *hit.flag.negations) for word in spellings if (hit := backend.catalogue.by_word(word))}
+        assert len(flags) == 1, spellings
+        assert set(spellings) <= set(flags.pop()), spellings
+    assert len(known) == len(printed) == backend.catalogue.flags_in_help
 
 
 @each_backend
@@ -70,7 +94,8 @@ def test_keys_are_python_names_in_order_and_members_fit_together(backend: Backen
     assert keys == sorted(keys)
     for flag in backend.catalogue:
         assert flag.key.isidentifier()
-        assert flag.spellings[0] == flag.flag
+        assert flag.is_positional or flag.spellings[0] == flag.flag
+        assert flag.group, flag.key
         assert flag.arity != "switch" or flag.type == "bool", flag.key
         assert flag.type != "bool" or flag.arity in ("switch", "one"), flag.key
         assert not flag.negations or flag.arity == "switch", flag.key
@@ -80,14 +105,17 @@ def test_keys_are_python_names_in_order_and_members_fit_together(backend: Backen
 @each_backend
 def test_what_the_daemon_decides_is_owned(backend: Backend) -> None:
     owned = {flag.key for flag in backend.catalogue if flag.owned}
-    assert {"host", "port", "help"} <= owned
-    assert {f.key for f in backend.catalogue if re.fullmatch("api_key.*|uds", f.key)} <= owned
-    assert backend.has_api_key == ("api_key" in backend.catalogue.flags)
+    address = {hit.flag.key for word in backend.address_flags if (hit := backend.catalogue.by_word(word))}
+    assert len(address) == 2
+    assert {*address, "help"} <= owned
+    assert {f.key for f in backend.catalogue if re.fullmatch("(admin_)?api_key.*|uds", f.key)} <= owned
+    keys = [f for f in backend.catalogue if f.key.startswith("api_key") and f.env]
+    assert backend.has_api_key == bool(keys)
 
 
 @each_backend
 def test_secrets_have_a_variable_to_travel_in(backend: Backend) -> None:
-    assert all(flag.env for flag in backend.catalogue if flag.secret)
+    assert all(flag.env or flag.owned for flag in backend.catalogue if flag.secret)
     assert {f.key for f in backend.catalogue if "token" in f.key and f.env == "HF_TOKEN"} <= {
         f.key for f in backend.catalogue if f.secret
     }
@@ -172,7 +200,7 @@ When passing JSON arguments:
 
 
 def test_the_script_reads_llama_cpps_layout(script: ModuleType) -> None:
-    rows = {r["key"]: r for r in (script.row(e, {}) for e in script.llama_entries(LLAMA_HELP))}
+    rows = {r["key"]: r for r in (script.row(e, {}) for e in llama_entries(LLAMA_HELP))}
     assert list(rows) == ["ctx_size", "kv_offload", "no_host", "temp", "draft", "flash_attn"]
     assert (rows["ctx_size"]["type"], rows["ctx_size"]["env"]) == ("int", "LLAMA_ARG_CTX_SIZE")
     assert rows["ctx_size"]["default"] == "0, 0 = loaded from model"
@@ -185,7 +213,7 @@ def test_the_script_reads_llama_cpps_layout(script: ModuleType) -> None:
 
 
 def test_the_script_reads_argparses_layout(script: ModuleType) -> None:
-    rows = {r["key"]: r for r in (script.row(e, {}) for e in script.argparse_entries(ARGPARSE_HELP))}
+    rows = {r["key"]: r for r in (script.row(e, {}) for e in argparse_entries(ARGPARSE_HELP))}
     assert list(rows) == ["api_key", "eager", "max_len", "hf_token", "mode", "use_it", "split"]
     assert (rows["api_key"]["arity"], rows["api_key"]["spellings"]) == ("many", ["-k"])
     assert (rows["eager"]["spellings"], rows["eager"]["negations"]) == (["-e"], ["--no-eager"])
@@ -199,7 +227,7 @@ def test_the_script_reads_argparses_layout(script: ModuleType) -> None:
 
 def test_facts_fill_in_what_the_help_does_not_say(script: ModuleType) -> None:
     facts = {"help": {"yarn": "A factor"}, "default": {"yarn": "1.0"}, "types": {"float": ["yarn"]}}
-    (entry,) = script.argparse_entries("  --yarn YARN\n")
+    (entry,) = argparse_entries("  --yarn YARN\n")
     made = script.row(entry, facts)
     assert (made["type"], made["help"], made["default"]) == ("float", "A factor", "1.0")
 

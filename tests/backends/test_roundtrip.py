@@ -14,6 +14,10 @@ from llamactl_py.backends.backend import Backend
 from llamactl_py.backends.catalogue import Catalogue, Flag
 from llamactl_py.backends.values import Unfit, read_word
 
+SERVERS = {name: b for name, b in BACKENDS.items() if not b.takes_any_command}
+
+each_server = pytest.mark.parametrize("backend", SERVERS.values(), ids=list(SERVERS))
+
 _TEXT = st.one_of(
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12),
     st.sampled_from(["-x", "--y=z", "-1", "a=b", " ", "on"]),
@@ -56,7 +60,7 @@ def settable(backend: Backend) -> dict[str, st.SearchStrategy[Any]]:
     return {flag.key: values(backend.catalogue, flag) for flag in backend.catalogue if not flag.owned}
 
 
-@pytest.mark.parametrize("backend", BACKENDS.values(), ids=list(BACKENDS))
+@each_server
 def test_options_survive_the_way_to_words_and_back(backend: Backend) -> None:
     each = settable(backend)
     chosen = st.lists(st.sampled_from(sorted(each)), max_size=12, unique=True)
@@ -72,7 +76,7 @@ def test_options_survive_the_way_to_words_and_back(backend: Backend) -> None:
     law()
 
 
-@pytest.mark.parametrize("backend", BACKENDS.values(), ids=list(BACKENDS))
+@each_server
 def test_all_flags_at_once_survive_too(backend: Backend) -> None:
     @given(st.fixed_dictionaries(settable(backend)))
     @settings(max_examples=3, deadline=None)
@@ -82,7 +86,7 @@ def test_all_flags_at_once_survive_too(backend: Backend) -> None:
     law()
 
 
-@pytest.mark.parametrize("backend", BACKENDS.values(), ids=list(BACKENDS))
+@each_server
 def test_every_spelling_of_every_flag_is_read(backend: Backend) -> None:
     samples = {"bool": "true", "int": "3", "float": "0.5", "int|str": "3"}
     for flag in backend.catalogue:
