@@ -11,11 +11,12 @@ from llamactl_py.ground.errors import BadCommand, Problem
 ENGINES = ("docker", "podman", "nerdctl")
 
 _SWITCHES = frozenset(
-    (
+    re.findall(
+        r"\S+",
         "--detach --disable-content-trust --env-host --help --http-proxy --init --interactive --no-healthcheck --no-hostname "
         "--no-hosts --oom-kill-disable --privileged --publish-all --quiet --read-only --read-only-tmpfs --replace --rm --rmi "
-        "--rootfs --sig-proxy --tls-verify --tty --use-api-socket"
-    ).split()  # noqa: SIM905 as one reads it in the manual
+        "--rootfs --sig-proxy --tls-verify --tty --use-api-socket",
+    )
 )
 """Flags of `docker run`, podman's and nerdctl's among them, that take no value; every other one does (docker 28, podman 5)."""
 _SHORT_SWITCHES = frozenset("ditPq")

@@ -46,6 +46,8 @@ def recognise(words: Sequence[str], backends: Iterable[Backend], wanted: Backend
         _containered(start, read_run(_base(rest[0]), rest[1:]), known)
     elif rest[0].startswith("-") and not kept:
         start.arguments = tuple(rest)
+    elif wanted and wanted.command[1:] and tuple(rest[: len(wanted.command) - 1]) == wanted.command[1:] and not kept:
+        start.arguments = tuple(rest[len(wanted.command) - 1 :])  # `serve MODEL` without the program
     else:
         _program(start, kept, rest, known)
     return start

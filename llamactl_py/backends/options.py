@@ -92,6 +92,8 @@ def _extra(catalogue: Catalogue, raw: object, warnings: list[str]) -> dict[str, 
     for word in words:
         if "\0" in word:
             raise Unfit("holds a NUL character, which no command line can carry")
+        if word == "--" and catalogue.grammar == "argparse":
+            raise Unfit("'--' cannot be set here: the server would not see the flags that the daemon puts behind it")
         hit = catalogue.by_word(word.partition("=")[0])
         if hit is None:
             continue

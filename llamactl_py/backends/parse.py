@@ -113,7 +113,9 @@ class _Reader:
             word = self.words[self.at]
             self.at += 1
             name, equals, value = word.partition("=")
-            if not _looks_like_flag(word):
+            if word == "--" and self.catalogue.grammar == "argparse":
+                self._bare_words()
+            elif not _looks_like_flag(word):
                 self.strays.append(len(self.extra))
                 self.extra.append(word)
             elif word.startswith("---"):
@@ -126,6 +128,15 @@ class _Reader:
             raise BadCommand(self.problems)
         self._settle_strays()
         return self.options | ({EXTRA: list[Scalar](self.extra)} if self.extra else {})
+
+    def _bare_words(self) -> None:
+        """Behind `--`, argparse takes no flags. It is left out: the daemon's own flags come last."""
+        while (word := self._next()) is not None:
+            self.at += 1
+            self.strays.append(len(self.extra))
+            self.extra.append(word)
+            if word.startswith("-"):
+                self.problems.append(Problem("command", f"{word[:40]!r} behind '--' is no flag; put flags before it"))
 
     def _known(self, flag: Flag, negated: bool, name: str, attached: str | None) -> None:
         try:
@@ -230,10 +241,7 @@ class _Reader:
             return False
         if "." in name:
             return self.catalogue.by_word(name.partition(".")[0]) is not None
-        if not name.startswith("--"):
-            return False
-        start = name.replace("_", "-")
-        return any(s.replace("_", "-").startswith(start) for flag in self.catalogue for s in (*flag.spellings, *flag.negations))
+        return self.catalogue.is_ambiguous(name)
 
     def _hint(self, name: str) -> str:
         """The nearest spelling; none for short flags, as each is near to all others."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -64,6 +65,62 @@ async def test_a_parsed_command_makes_an_instance_that_runs_it(h: House) -> None
     pid = (await h.get("a"))["pid"]
     assert b"\0--ctx-size\x0077\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
     assert b"\0X=1\0" in Path(f"/proc/{pid}/environ").read_bytes()
+
+
+CUSTOM = ["PROGRAM", "-S", "-E", "STUB", "--host", "${HOST}", "--port=${PORT}", "-m", "${MODEL}", "--alias", "a; ${NAME} $${X}"]
+
+
+async def test_any_command_is_run_with_its_placeholders_filled_in(h: House) -> None:
+    command = [{"PROGRAM": sys.executable, "STUB": str(STUB)}.get(word, word) for word in CUSTOM]
+    body = {
+        "backend_type": "custom",
+        "backend_options": {"command": command, "model": "/dev/null", "served_model_name": "other"},
+        "environment": {"WHERE": "http://${HOST}:${PORT}", "STUBD": f"record={h.record('a')}"},
+    }
+    assert (await h.ask("POST", "/api/v1/instances/a", json=body))[0] == 201
+    assert (await h.chat("a"))[0] == 200
+    view = await h.get("a")
+    words = Path(f"/proc/{view['pid']}/cmdline").read_bytes().split(b"\0")
+    assert b"--alias\0a; a ${X}" in b"\0".join(words)
+    assert f"\0WHERE=http://127.0.0.1:{view['port']}\0".encode() in Path(f"/proc/{view['pid']}/environ").read_bytes()
+    (request,) = await h.recorded("a")
+    assert json.loads(request["body"])["model"] == "other"
+
+
+async def test_an_empty_health_path_waits_for_the_port_only(h: House) -> None:
+    command = [{"PROGRAM": sys.executable, "STUB": str(STUB)}.get(word, word) for word in CUSTOM]
+    body = {
+        "backend_type": "custom",
+        "backend_options": {"command": command, "health_path": "", "model": "/dev/null"},
+        "environment": {"STUBD": "never-ready"},
+    }
+    assert (await h.ask("POST", "/api/v1/instances/a", json=body))[0] == 201
+    await h.ask("POST", "/api/v1/instances/a/start")
+    await h.until("a", "ready")
+
+
+async def test_a_placeholder_in_a_variable_of_the_instance_is_checked_when_it_is_made(h: House) -> None:
+    body = {"backend_type": "custom", "backend_options": {"command": ["x"]}, "environment": {"A": "${PROT}"}}
+    status, answer = await h.ask("POST", "/api/v1/instances/a", json=body)
+    assert status == 422
+    assert "environment.A: ${PROT} is no placeholder" in answer["details"]
+
+
+async def test_a_container_comes_back_as_options(h: House) -> None:
+    command = "docker run --gpus all -p 1:1 -e A=1 vllm/vllm-openai --model m"
+    status, body = await h.ask("POST", f"{BASE}/parse-command", json={"command": command})
+    assert status == 200
+    assert body["docker_enabled"] is True
+    assert body["docker"] == {"engine": "docker", "image": "vllm/vllm-openai", "args": ["--gpus", "all"], "command": []}
+    assert body["environment"] == {"A": "1"}
+
+
+async def test_an_error_shows_its_place(h: House) -> None:
+    status, body = await h.ask("POST", f"{BASE}/parse-command", json={"command": "llama-server \\\n  -m x && rm -rf /"})
+    assert status == 400
+    told, line, caret = body["details"].split("\n")
+    assert told.startswith("command: line 2, column 8: && is for a shell")
+    assert line[caret.index("^^") :].startswith("&& rm")
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,11 @@ def test_a_list_item_that_argparse_would_take_for_a_flag_is_refused() -> None:
         VLLM.normalise({"served_model_name": ["a", "-b"]})
 
 
+def test_two_dashes_cannot_hide_what_the_daemon_puts_behind_them() -> None:
+    with pytest.raises(Invalid, match="the server would not see the flags"):
+        VLLM.normalise({"extra_args": ["--new", "--"]})
+
+
 def test_every_bad_option_is_told() -> None:
     with pytest.raises(Invalid) as caught:
         MLX.normalise({"temp": "x", "modle": 1, "top_k": "y"})

@@ -301,6 +301,25 @@ def test_an_abbreviated_flag_of_the_daemon_does_not_slip_through() -> None:
     assert len(parsed.warnings) == 2
 
 
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("vllm serve m --max-model-l 5", {"model": "m", "max_model_len": 5}),
+        ("vllm serve m --no-enable-prefix-c", {"model": "m", "enable_prefix_caching": False}),
+        ("sglang serve --model-path m --tp 2", {"model": "m", "tp_size": 2}),
+        ("sglang serve --model-path m --tp=2 --dp 4", {"model": "m", "tp_size": 2, "dp_size": 4}),
+        ("llama-server -m m --ctx-si 5", {"model": "m", "extra_args": ["--ctx-si", "5"]}),
+    ],
+)
+def test_the_beginning_of_a_flag_is_that_flag_where_the_server_reads_it_so(command: str, options: dict[str, object]) -> None:
+    assert parse_command(command).backend_options == options
+
+
+def test_behind_two_dashes_there_is_only_the_model() -> None:
+    assert parse_command("vllm serve --seed 1 -- org/model").backend_options == {"seed": 1, "model": "org/model"}
+    assert complaint("vllm serve -- m --seed 1").what == "'--seed' behind '--' is no flag; put flags before it"
+
+
 def test_flags_that_only_print_are_left_out() -> None:
     parsed = parse_command("llama-server -m x --version -h --list-devices")
     assert parsed.backend_options == {"model": "x"}
@@ -458,7 +477,7 @@ def test_any_words_are_parsed_or_invalid(words: list[str], backend_type: str) ->
         pytest.param(
             "vllm serve m --max-modl-len 5", "--max-modl-len is not known to vllm serve; {} (did you mean --max-model-len?)"
         ),
-        pytest.param("vllm serve m --max-model-l 5", None, id="an abbreviation, which argparse takes"),
+        pytest.param("vllm serve m --max 5", None, id="an ambiguous beginning, which the server will refuse"),
         pytest.param("vllm serve m --compilation-config.mode 3", None, id="dotted"),
         pytest.param("vllm serve m -cc.mode=3", None, id="short and dotted"),
         pytest.param("vllm serve m -O3", None, id="with its value in it"),
