@@ -8,7 +8,7 @@
     sglang serve --help                 > help.txt;  catalogue.py write sglang           help.txt --version 0.5.23
     vllm serve --help=all               > help.txt;  catalogue.py write vllm             help.txt --version 0.32.0
 
-    catalogue.py diff vllm old-help.txt new-help.txt
+    catalogue.py diff old-help.txt new-help.txt
 
 The help text gives names, values, defaults and groups. What it cannot say (which flags may be repeated, which the daemon
 decides, which are dangerous, which existed once) stands in catalogue.toml beside this script, so a new version of a server
@@ -25,12 +25,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from llamactl_py.backends import infer
 from llamactl_py.backends.helptext import LAYOUTS, Entry, positional_text
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent / "llamactl_py" / "backends" / "data"
-HELP_LENGTH = 150
-"""One line of help is kept per flag; the server's --help has the rest."""
 
 
 # --- From an entry to a row ------------------------------------------------------------------------------------------
@@ -43,25 +42,27 @@ def row(entry: Entry, facts: dict[str, Any]) -> dict[str, Any]:
     flag = (preferred or long)[0]
     key = re.sub(r"[-.]", "_", flag.lstrip("-"))
     key = facts.get("key", {}).get(key, key)
-    arity = next((a for a in ("repeat", "two", "optional") if key in facts.get(a, ())), None) or _arity(entry)
-    choices = _choices(entry)
+    arity = next((a for a in ("repeat", "two", "optional") if key in facts.get(a, ())), None) or infer.arity_of(entry)
+    choices = infer.choices_of(entry)
     made = {
         "key": key,
         "flag": flag,
         "spellings": [n for n in entry.spellings if n != flag],
         "negations": sorted(entry.negations, key=lambda n: n != "--no-" + flag[2:]),
-        "type": next((t for t in facts.get("types", {}) if key in facts["types"][t]), None) or _type(entry, arity, choices),
+        "type": next((t for t in facts.get("types", {}) if key in facts["types"][t]), None)
+        or infer.kind_of(entry, arity, choices),
         "arity": arity,
         "choices": choices,
-        "default": facts.get("default", {}).get(key) or _default(entry.text),
-        "env": facts.get("env", {}).get(key) or _environment(entry.text),
+        "comma": infer.is_comma_joined(entry),
+        "default": facts.get("default", {}).get(key) or infer.default_of(entry.text),
+        "env": facts.get("env", {}).get(key) or infer.environment_of(entry.text),
         "group": next((g for g, keys in facts.get("groups", {}).items() if key in keys), entry.group),
-        "help": facts.get("help", {}).get(key) or _help(entry.text),
+        "help": facts.get("help", {}).get(key) or infer.summary(entry.text),
         "secret": key in facts.get("secret", ()),
         "owned": facts.get("owned", {}).get(key, ""),
-        "warn": facts.get("warn", {}).get(key) or _deprecation(entry.text),
+        "warn": facts.get("warn", {}).get(key) or infer.deprecation(entry.text),
     }
-    made["unit"] = facts.get("unit", {}).get(key) or (_unit(key, entry.text) if made["type"] in ("int", "float") else "")
+    made["unit"] = facts.get("unit", {}).get(key) or (infer.unit_of(key, entry.text) if made["type"] in ("int", "float") else "")
     if removed := re.match(r"the argument has been removed\. use (.*?)(?: \(env|$)", entry.text):
         made |= {"removed": True, "instead": removed[1]}
     return made
@@ -75,7 +76,7 @@ def positional_row(name: str, help_text: str) -> dict[str, Any]:
         "type": "str",
         "arity": "one",
         "group": "positional",
-        "help": _help(positional_text(help_text, name)),
+        "help": infer.summary(positional_text(help_text, name)),
     }
 
 
@@ -98,127 +99,17 @@ def removed_row(key: str, fact: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _arity(entry: Entry) -> str:
-    if not entry.metavar:
-        return "switch"
-    if entry.metavar.endswith(" ...]"):  # `X [X ...]` takes one or more; `[X ...]` takes none too, which says nothing
-        return "many"
-    return "optional" if re.fullmatch(r"\[[A-Z_]+\]", entry.metavar) else "one"
-
-
-def _choices(entry: Entry) -> list[str]:
-    """`{a,b}` and `[a|b]` list all values; `['a', 'b']` and `{a,b} or name ...` are open lists, and so no choices."""
-    if braces := re.fullmatch(r"\[?\{([^{}]+)\}(?: \[\{.*\} \.\.\.\]| \.\.\.\])?", entry.metavar):
-        return braces[1].split(",")
-    if bars := re.fullmatch(r"[<\[]([\w-]+(?:\|[\w-]+)+)[>\]]", entry.metavar):
-        return bars[1].split("|")
-    allowed = re.search(r"allowed values: ((?:\w+, )+\w+)", entry.text)
-    return allowed[1].split(", ") if allowed else []
-
-
-_METAVAR_TYPES = {
-    "int": {"SEED", "INDEX", "PORT", "SECONDS", "<0...100>"},
-    "float": {"P", "L", "SIMILARITY"},
-    "path": {"FNAME", "FILE", "PATH", "DIR", "JINJA_TEMPLATE_FILE"},
-    "json": {"JSON", "SCHEMA"},
-}
-
-
-def _type(entry: Entry, arity: str, choices: list[str]) -> str:
-    if arity == "switch":
-        return "bool"
-    if choices and all(re.fullmatch(r"-?\d+", c) for c in choices):
-        return "int"
-    for kind, metavars in _METAVAR_TYPES.items():
-        if entry.metavar in metavars:
-            return kind
-    if "a valid JSON string" in entry.text or "JSON formatted string" in entry.text:
-        return "json"
-    if typed := re.search(r"\. Type: (int|float|str|loads)$", entry.text):  # lmdeploy's formatter tells
-        return "json" if typed[1] == "loads" else typed[1]
-    default = _default(entry.text)
-    if not choices and default in ("True", "False"):
-        return "bool"
-    if not choices and (number := re.match(r"-?\d+(\.\d+)?(?![\w.])", default)):
-        return "float" if number[1] else "int"
-    named = entry.spellings[0]
-    if not choices and re.search(r"[_-](path|file|dir|folder)$", named) and named != "--model-path":
-        return "path"
-    return "int" if entry.metavar == "N" else "str"
-
-
-def _default(text: str) -> str:
-    """The server's own default, as its help words it."""
-    told = re.search(r"Default: (.*?)(?:\. Type: \w+)?$", text)
-    found = [told[1]] if told and ". " not in told[1] else []
-    found = found or re.findall(r"\(default: ((?:[^()]|\([^()]*\))*)\)", text) or re.findall(r"[Dd]efault: ([^().]+)", text)
-    value = found[-1].strip().strip("'") if found else ""
-    is_noise = value in ("None", "unused", '""') or re.match(r"[A-Z]\w+\(", value)  # a repr says nothing to a person
-    return "" if is_noise else value[:60]
-
-
-_UNITS = {
-    "milliseconds": r"milliseconds|\bin ms\b|\(ms\)",
-    "seconds": r"seconds",
-    "minutes": r"in minutes",
-    "GiB": r"\bG(i?)B\b",
-    "MiB": r"\bM(i?)B\b",
-    "bytes": r"in bytes|bytes per|number of bytes",
-    "tokens": r"(number|amount) of (\w+ )?tokens|in tokens|tokens to (predict|keep|generate)",
-    "requests": r"number of (\w+ )?requests",
-    "threads": r"number of (\w+ )*threads",
-    "layers": r"number of (\w+ )*layers",
-}
-_UNIT_NAMES = {
-    "ms": "milliseconds",
-    "seconds": "seconds",
-    "secs": "seconds",
-    "gb": "GiB",
-    "mb": "MiB",
-    "bytes": "bytes",
-    "tokens": "tokens",
-}
-
-
-def _unit(key: str, text: str) -> str:
-    """What a number counts, where its name or its description says so."""
-    named = _UNIT_NAMES.get(key.rpartition("_")[2])
-    said = re.split(r"(?<=[a-z\])])\. (?=[A-Z])", text)[0]
-    return named or next((unit for unit, words in _UNITS.items() if re.search(words, said)), "")
-
-
-def _deprecation(text: str) -> str:
-    """What a description that begins with its flag's end says."""
-    found = re.match(r"\(?[Dd]eprecated[.:,]? ?((?:[^().]|\.(?! ))*)\.?\)?", text) or re.search(r"\(DEPRECATED()\)", text)
-    if not found:
-        return ""
-    return "is deprecated" + (f": {found[1][0].lower()}{found[1][1:].strip()}" if found[1] else "")
-
-
-def _environment(text: str) -> str:
-    named = re.search(r"\(env: (\w+)\)", text)
-    return named[1] if named else ""
-
-
-def _help(text: str) -> str:
-    text = re.sub(r"\s*\((?:default|env): (?:[^()]|\([^()]*\))*\)", "", text)
-    text = re.sub(r"\s*\[\((?:more info|card)\)\]\(\S+\)", "", text)
-    text = re.split(r"(?<=[a-z\])])\. (?=[A-Z])", text)[0].strip().rstrip(".")
-    return text if len(text) <= HELP_LENGTH else text[:HELP_LENGTH].rsplit(" ", 1)[0] + " ..."
-
-
 # --- The file --------------------------------------------------------------------------------------------------------
 
 
-def catalogue(backend: str, text: str, version: str, strict: bool = True) -> dict[str, Any]:
-    """The whole catalogue of *backend*, sorted by key. Unless *strict*, facts about flags that the text lacks are no error."""
+def catalogue(backend: str, text: str, version: str) -> dict[str, Any]:
+    """The whole catalogue of *backend*, sorted by key."""
     facts = tomllib.loads((HERE / "catalogue.toml").read_text(encoding="utf-8"))[backend]
     grammar = facts.get("grammar", "argparse")
     entries = list(_merged(LAYOUTS[grammar](text)))
     rows = [row(entry, facts) for entry in entries] + [removed_row(k, f) for k, f in facts.get("removed", {}).items()]
     rows += [positional_row(facts["positional"], text)] if "positional" in facts else []
-    if strict:
-        _check_facts(facts, {r["key"] for r in rows})
+    _check_facts(facts, {r["key"] for r in rows})
     return {
         "backend": backend,
         "program": facts["program"],
@@ -259,11 +150,9 @@ def dumps(made: dict[str, Any]) -> str:
 # --- Two versions ----------------------------------------------------------------------------------------------------
 
 
-def differences(backend: str, old: str, new: str) -> Iterator[str]:
+def differences(old: str, new: str) -> Iterator[str]:
     """What the help text *new* has that *old* has not, the other way round, and what both say differently; a line each."""
-    before, after = (
-        {r["key"]: r for r in catalogue(backend, text, "", strict=False)["flags"] if not r.get("historic")} for text in (old, new)
-    )
+    before, after = (flags_of(text) for text in (old, new))
     gone, come = ([k for k in a if k not in b] for a, b in ((before, after), (after, before)))
     renamed = {k: new_key for k in gone if (new_key := _new_name(before[k], after, come))}
     for key in gone:
@@ -272,6 +161,12 @@ def differences(backend: str, old: str, new: str) -> Iterator[str]:
     yield from (f"added    {_signature(after[key])}" for key in come if key not in renamed.values())
     for key in before.keys() & after.keys() | renamed.keys():
         yield from _changes(before[key], after[renamed.get(key, key)])
+
+
+def flags_of(text: str) -> dict[str, dict[str, Any]]:
+    """The rows of a help text by key; which layout it has, it tells itself."""
+    grammar = "llama.cpp" if re.search(r"^----- .* -----$", text, re.MULTILINE) else "argparse"
+    return {made["key"]: made for entry in _merged(LAYOUTS[grammar](text)) for made in [row(entry, {})]}
 
 
 def _new_name(row: dict[str, Any], after: dict[str, dict[str, Any]], come: list[str]) -> str:
@@ -312,7 +207,7 @@ def _write(args: argparse.Namespace) -> None:
 
 
 def _diff(args: argparse.Namespace) -> None:
-    for line in sorted(differences(args.backend, args.old.read_text(encoding="utf-8"), args.new.read_text(encoding="utf-8"))):
+    for line in sorted(differences(args.old.read_text(encoding="utf-8"), args.new.read_text(encoding="utf-8"))):
         print(line)
 
 
@@ -328,7 +223,6 @@ def main() -> None:
     write.add_argument("--out", type=Path, help="default: the package's own data file")
     write.set_defaults(run=_write)
     diff = commands.add_parser("diff", help="what two versions of a server do not have in common")
-    diff.add_argument("backend", choices=known)
     diff.add_argument("old", type=Path)
     diff.add_argument("new", type=Path)
     diff.set_defaults(run=_diff)

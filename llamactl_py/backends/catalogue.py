@@ -40,6 +40,8 @@ class Flag:
     negations: tuple[str, ...] = ()
     """Spellings that switch it off; the first is emitted for false."""
     choices: tuple[str, ...] = ()
+    comma: bool = False
+    """Its word may hold several values with commas between them; they stay one text here, as the server is given them."""
     default: str = ""
     unit: str = ""
     """What its number counts: seconds, tokens, MiB; empty where that is not known."""

@@ -65,6 +65,8 @@ def normalise(catalogue: Catalogue, raw: Mapping[str, object]) -> Normalised:
 def read_option(catalogue: Catalogue, hit: Hit, value: object) -> Value | None:
     """One option's value out of JSON; None when it comes to the same as leaving it out. Raises Unfit."""
     flag = hit.flag
+    if isinstance(value, list | tuple) and not value:
+        return None
     if not flag.takes_list:
         read = read_json(catalogue, flag, value)
         if hit.negated:

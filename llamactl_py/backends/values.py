@@ -67,6 +67,8 @@ def read_json(catalogue: Catalogue, flag: Flag, raw: object) -> Scalar:
         return read_word(catalogue, flag, raw)
     if flag.type == "json":
         return read_word(catalogue, flag, _json_text(raw))
+    if flag.comma and isinstance(raw, list | tuple) and all(isinstance(item, str | int | float) for item in raw):
+        return read_word(catalogue, flag, ",".join(map(write, raw)))
     if isinstance(raw, bool):
         if flag.type == "bool" or (flag.arity == "optional" and not flag.choices):
             return raw

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -235,3 +236,78 @@ def test_facts_fill_in_what_the_help_does_not_say(script: ModuleType) -> None:
 def test_a_fact_about_a_flag_that_is_gone_stops_the_script(script: ModuleType) -> None:
     with pytest.raises(SystemExit, match="speaks of flags that the help does not have"):
         script.catalogue("mlx_lm", "options:\n  --model MODEL  The model.\n", "0")
+
+
+NEWER_HELP = """\
+----- common params -----
+
+-c,    --ctx-size N                     size of the context (default: 4096)
+                                        (env: LLAMA_ARG_CTX_SIZE)
+-kvo,  --kv-offload, -nkvo, --no-kv-offload
+                                        whether to offload (default: enabled)
+--temperature, --temp N                 temperature (default: 0.80)
+--quiet-host                            bypass host buffer
+--brand-new FNAME                       does something new
+
+
+----- speculative params -----
+
+-fa,   --flash-attn [on|off|auto|best]  set it
+"""
+
+
+def test_two_helps_are_held_side_by_side(script: ModuleType) -> None:
+    assert sorted(script.differences(LLAMA_HELP, NEWER_HELP)) == [
+        "added    --brand-new path  does something new",
+        "changed  --ctx-size default: 0, 0 = loaded from model -> 4096",
+        "changed  --flash-attn choices: +best",
+        "removed  --draft",
+        "renamed  --no-host -> --quiet-host",
+        "renamed  --temp -> --temperature",
+    ]
+    assert list(script.differences(NEWER_HELP, NEWER_HELP)) == []
+
+
+def test_a_lost_spelling_and_another_type_are_told(script: ModuleType) -> None:
+    old = "options:\n  --size SIZE, -s SIZE\n                        Size. (default: 5)\n"
+    new = "options:\n  --size SIZE           Size. (default: 0.5)\n"
+    assert sorted(script.differences(old, new)) == [
+        "changed  --size default: 5 -> 0.5",
+        "changed  --size type: int -> float",
+        "removed  -s (a spelling of --size)",
+    ]
+
+
+def test_a_flag_of_tomorrow_needs_its_help_text_and_nothing_else(script: ModuleType, tmp_path: Path) -> None:
+    """The catalogue of mlx_lm, written again from a help with one more flag, is read by the engine as it is."""
+    printed = "".join(f"  {f.flag} X\n                        (default: 1)\n" for f in load("mlx_lm") if not f.historic)
+    text = printed + "  --brand-new BRAND_NEW\n                        A new thing, in seconds. (default: 3)\n"
+    made = tmp_path / "mlx_lm.json"
+    made.write_text(script.dumps(script.catalogue("mlx_lm", text, "tomorrow")), encoding="utf-8")
+    (new,) = (row for row in json.loads(made.read_text(encoding="utf-8"))["flags"] if row["key"] == "brand_new")
+    assert (new["type"], new["arity"], new["default"], new["unit"]) == ("int", "one", "3", "seconds")
+
+
+def test_lmdeploys_layout_has_positional_words_types_and_one_flag_in_two_groups(script: ModuleType) -> None:
+    text = """\
+positional arguments:
+  model_path            The path of a model. it could be one of
+                        the following.
+
+options:
+  --quant-policy P      KV cache policy. Default: 0. Type: int
+
+PyTorch engine arguments:
+  --tp TP               GPUs. Default: 1. Type: int
+  --hf-overrides H      Extra. Default: None. Type: loads
+
+TurboMind engine arguments:
+  --tp TP               GPUs. Default: 1. Type: int
+"""
+    rows = {r["key"]: r for r in (script.row(e, {}) for e in script._merged(argparse_entries(text)))}
+    assert [(r["key"], r["type"], r["default"], r["group"]) for r in rows.values()] == [
+        ("quant_policy", "int", "0", "options"),
+        ("tp", "int", "1", "PyTorch engine and TurboMind engine"),
+        ("hf_overrides", "json", "", "PyTorch engine"),
+    ]
+    assert script.positional_row("model_path", text)["help"].startswith("The path of a model")

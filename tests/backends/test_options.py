@@ -22,6 +22,7 @@ LLAMA, PYTHON, MLX, VLLM = (BACKENDS[name] for name in ("llama_cpp", "llama_cpp_
         ({"gpu_layers": 4.0, "ctx_size": 8192.0}, {"gpu_layers": 4, "ctx_size": 8192}),
         ({"ctx_size": "7", "temp": "0.5", "top_p": 1}, {"ctx_size": 7, "temp": 0.5, "top_p": 1.0}),
         ({"alias": 7, "tensor_split": 3.5}, {"alias": "7", "tensor_split": "3.5"}),
+        ({"alias": ["a", "b"], "tensor_split": [3, 1.5], "device": []}, {"alias": "a,b", "tensor_split": "3,1.5"}),
         ({"lora": "a", "logit_bias": ["1+1", "2-1"]}, {"lora": ["a"], "logit_bias": ["1+1", "2-1"]}),
         ({"control_vector_layer_range": "1 2"}, {"control_vector_layer_range": [1, 2]}),
         ({"chat_template_kwargs": {"a": True, "ü": [1]}}, {"chat_template_kwargs": '{"a": true, "ü": [1]}'}),
