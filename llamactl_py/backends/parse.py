@@ -73,7 +73,7 @@ def _checked(words: Sequence[str]) -> lexer.Lexed:
     """Words as a caller split them: nothing is special in them."""
     if any("\0" in word for word in words):
         raise BadCommand([Problem("command", "holds a NUL character, which no command line can carry")])
-    if (length := sum(map(len, words))) > lexer.MAX_LENGTH:
+    if (length := sum(map(len, words)) + len(words) - 1) > lexer.MAX_LENGTH:
         raise BadCommand([Problem("command", f"has {length} characters; at most {lexer.MAX_LENGTH} are read")])
     return lexer.Lexed(tuple(words), ())
 

@@ -115,6 +115,22 @@ async def test_a_container_comes_back_as_options(h: House) -> None:
     assert body["environment"] == {"A": "1"}
 
 
+async def test_words_that_a_shell_has_split_already_are_taken_as_they_are(h: House) -> None:
+    words = ["llama-server.exe", "-m", "it's $HOME; x", "--alias", "a\nb"]
+    status, body = await h.ask("POST", f"{BASE}/parse-command", json={"command": words})
+    assert (status, body["backend_options"]) == (200, {"model": "it's $HOME; x", "alias": "a\nb"})
+    status, body = await h.ask("POST", f"{BASE}/parse-command", json={"command": [""] * 70_000})
+    assert (status, body["error"]) == (400, "parse_error")
+
+
+async def test_a_line_without_a_known_program_may_say_its_backend(h: House) -> None:
+    line = {"command": "./own --port ${PORT}", "backend_type": "custom"}
+    status, body = await h.ask("POST", f"{BASE}/parse-command", json=line)
+    assert (status, body["backend_options"]) == (200, {"command": ["./own", "--port", "${PORT}"]})
+    status, body = await h.ask("POST", f"{BASE}/parse-command", json={**line, "backend_type": "costum"})
+    assert (status, "did you mean 'custom'?" in body["details"]) == (422, True)
+
+
 async def test_an_error_shows_its_place(h: House) -> None:
     status, body = await h.ask("POST", f"{BASE}/parse-command", json={"command": "llama-server \\\n  -m x && rm -rf /"})
     assert status == 400
