@@ -47,7 +47,7 @@ def row(entry: Entry, facts: dict[str, Any]) -> dict[str, Any]:
     made = {
         "key": key,
         "flag": flag,
-        "spellings": [n for n in entry.spellings if n != flag],
+        "spellings": [*(n for n in entry.spellings if n != flag), *facts.get("also", {}).get(key, ())],
         "negations": sorted(entry.negations, key=lambda n: n != "--no-" + flag[2:]),
         "type": next((t for t in facts.get("types", {}) if key in facts["types"][t]), None)
         or infer.kind_of(entry, arity, choices),
@@ -133,7 +133,7 @@ def _merged(entries: Iterable[Entry]) -> Iterator[Entry]:
 
 def _check_facts(facts: dict[str, Any], keys: set[str]) -> None:
     """A fact about a flag that does not exist is a typing error, or tells that the flag went away."""
-    named = ("prefer", "repeat", "two", "optional", "secret", "env", "owned", "warn", "help", "default", "unit")
+    named = ("prefer", "repeat", "two", "optional", "secret", "env", "owned", "warn", "help", "default", "unit", "also")
     lists: list[Iterable[str]] = [facts.get(name, ()) for name in named]
     lists += [*facts.get("types", {}).values(), *facts.get("groups", {}).values()]
     if unknown := sorted({key for names in lists for key in names} - keys):

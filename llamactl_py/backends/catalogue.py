@@ -113,6 +113,10 @@ class Catalogue:
             hit = near[0] if len({one.flag.key for one in near}) == 1 else None
         return hit
 
+    def is_abbreviated(self, word: str) -> bool:
+        """True when *word* is no flag's whole name, only its beginning."""
+        return _normal(word) not in self._hits
+
     def is_ambiguous(self, word: str) -> bool:
         """True when *word* is the beginning of several long flags, which argparse refuses."""
         return (

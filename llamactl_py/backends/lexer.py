@@ -32,13 +32,14 @@ _PROMPTS: dict[Dialect, re.Pattern[str]] = {
 }
 _LINE_ENDS: dict[Dialect, re.Pattern[str]] = {
     "sh": re.compile(r"\\[ \t]*\r?\n"),
-    "cmd": re.compile(r"\^[ \t]*\r?\n"),
+    "cmd": re.compile(r"(?<=[ \t])\^[ \t]*\r?\n"),
     "powershell": re.compile(r"(?<=[ \t])`[ \t]*\r?\n"),
 }
 _BEGINS_POWERSHELL = re.compile(r"\s*(?:&\s*[\"'.\w]|\$env:\w+\s*=|<#)", re.IGNORECASE)
-_BEGINS_CMD = re.compile(r"\s*(?:@echo off\b|@?set\s+\"?\w+=|@?rem\s|::|%\w+%\\)", re.IGNORECASE)
+_BEGINS_CMD = re.compile(r"\s*(?:@echo off\b|@?set\s+\"?\w+=[^\n]*\n|(?:@?rem\s|::)[^\n]*\n|%\w+%\\)", re.IGNORECASE)
 _WINDOWS_PROGRAM = re.compile(r"\s*[\"']?(?:[A-Za-z]:\\|\\\\\w|\.{1,2}\\\w|[^\s\"'/]{1,64}\.exe\b)", re.IGNORECASE)
 
+_QUOTED = re.compile(r"'[^']*'")
 _SINGLE_QUOTED = re.compile(r"(?<![^\s=])'[^'\n]*'(?!\S)")
 
 
@@ -77,7 +78,8 @@ def dialect(text: str) -> Dialect:
     for shell in ("powershell", "cmd"):
         if _PROMPTS[shell].match(text):
             return shell
-    marks = {shell: len(pattern.findall(text)) for shell, pattern in _LINE_ENDS.items()}
+    bare = _QUOTED.sub("", text)  # a mark within quotes joins no lines
+    marks = {shell: len(pattern.findall(bare)) for shell, pattern in _LINE_ENDS.items()}
     if any(marks.values()):
         return max(marks, key=lambda shell: marks[shell])
     if _BEGINS_POWERSHELL.match(text):

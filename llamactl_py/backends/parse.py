@@ -121,6 +121,8 @@ class _Reader:
             elif word.startswith("---"):
                 self.problems.append(Problem("command", f"{word[:40]!r} has more dashes than a flag can have"))
             elif hit := self.catalogue.by_word(name):
+                if self.catalogue.is_abbreviated(name) and not hit.flag.owned:
+                    self.warnings.append(f"{name} is read as {hit.flag.negations[0] if hit.negated else hit.flag.flag}")
                 self._known(hit.flag, hit.negated, name, value if equals else None)
             else:
                 self._unknown(word)
