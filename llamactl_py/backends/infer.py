@@ -30,8 +30,13 @@ def choices_of(entry: Entry) -> list[str]:
         return braces[1].split(",")
     if bars := re.fullmatch(r"[<\[]([\w-]+(?:\|[\w-]+)+)[>\]]", entry.metavar):
         return bars[1].split("|")
-    allowed = re.search(r"allowed values: ((?:\w+, )+\w+)", entry.text)
-    return allowed[1].split(", ") if allowed else []
+    if allowed := re.search(r"allowed values: ((?:\w+, )+\w+)", entry.text):
+        return allowed[1].split(", ")
+    listed = [found[1] for line in entry.lines if (found := re.match(r"- ([a-z][\w+-]*): ", line.strip()))]
+    if len(listed) < 2:
+        return []
+    default = default_of(entry.text)
+    return [*([default] if re.fullmatch(r"[a-z]+", default) and default not in listed else []), *listed]
 
 
 _NAMED: dict[str, Kind] = {"int": "int", "float": "float", "str": "str", "loads": "json"}
