@@ -43,6 +43,10 @@ def recognise(words: Sequence[str], backends: Iterable[Backend], wanted: Backend
     if wanted and wanted.takes_any_command:
         start.backend, start.arguments = wanted, (*kept, *rest)
     elif _base(rest[0]) in ENGINES:
+        if kept:
+            start.warnings.append(
+                f"{kept[0]} was left out: it would hold for the engine's client, not for the server in the container"
+            )
         _containered(start, read_run(_base(rest[0]), rest[1:]), known)
     elif rest[0].startswith("-") and not kept:
         start.arguments = tuple(rest)

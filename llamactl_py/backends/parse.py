@@ -14,7 +14,7 @@ from llamactl_py.backends.executables import Start, recognise
 from llamactl_py.backends.options import MAX_HINTS, cautions, is_meant, owned_warning
 from llamactl_py.backends.placeholders import MEANING
 from llamactl_py.backends.values import NUMBER, Scalar, Unfit, Value, on_off, read_word, truth
-from llamactl_py.ground.errors import BadCommand, Problem
+from llamactl_py.ground.errors import BadCommand, Invalid, Problem
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ def parse_command(command: str | Sequence[str], backend: Backend | None, backend
     split = lexer.split(command, placeholders=MEANING if any_program else None) if isinstance(command, str) else _checked(command)
     start = recognise(split.words, backends.values(), backend)
     if backend and any_program:
-        normal = backend.normalise({"command": list(start.arguments)})
-        return Parsed(backend.type, normal.options, start.environment, None, (*split.warnings, *start.warnings))
+        return Parsed(backend.type, _whole(backend, start), start.environment, None, (*split.warnings, *start.warnings))
     chosen = _chosen(start, backend, backends)
     reader = _Reader(chosen.catalogue, start.arguments)
     options = reader.read()
@@ -48,6 +47,14 @@ def parse_command(command: str | Sequence[str], backend: Backend | None, backend
     docker = start.container.context(start.command) if start.container else None
     override = None if start.container else _override(start, chosen)
     return Parsed(chosen.type, options, environment, override, tuple(dict.fromkeys(warnings)), docker)
+
+
+def _whole(backend: Backend, start: Start) -> dict[str, Value]:
+    """The line as the command of a backend that takes any. Raises BadCommand."""
+    try:
+        return backend.normalise({"command": list(start.arguments)}).options
+    except Invalid as invalid:
+        raise BadCommand(Problem("command", problem.what) for problem in invalid.problems) from None
 
 
 def _chosen(start: Start, backend: Backend | None, backends: Mapping[str, Backend]) -> Backend:

@@ -122,6 +122,11 @@ def test_unknown_placeholders_of_a_line_are_told_with_their_place() -> None:
         parse_command("x --name ${MODEL_ID}", "custom")
 
 
+def test_a_line_that_names_no_program_of_its_own_is_refused() -> None:
+    with pytest.raises(BadCommand, match=r"^command: begins with .*: the program itself can be no placeholder"):
+        parse_command("${MODEL} --x", "custom")
+
+
 def test_other_servers_have_no_placeholders() -> None:
     assert parse_command("llama-server --port ${PORT} --host ${HOST} -m x").backend_options == {"model": "x"}
     with pytest.raises(BadCommand, match="only commands of backend_type custom have them"):

@@ -170,6 +170,11 @@ def test_the_words_behind_the_image_the_entrypoint_or_the_image_tell_the_server(
     assert container(command)["command"] == words
 
 
+def test_a_wrapper_of_the_engines_client_is_left_out_with_a_word() -> None:
+    said = parsed("nice -n 5 docker run vllm/vllm-openai --model m")
+    assert said.warnings == ("nice was left out: it would hold for the engine's client, not for the server in the container",)
+
+
 def test_an_image_that_nobody_knows_needs_the_backend() -> None:
     said = parse_command("docker run my/own -m x", "llama_cpp")
     assert (said.backend_type, said.docker and said.docker["image"]) == ("llama_cpp", "my/own")
