@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -72,8 +72,10 @@ class Client:
     def delete(self, name: str, *, force: bool = False) -> None:
         self._json("DELETE", _path(name) + ("?force=true" if force else ""))
 
-    def parse_command(self, command: str) -> dict[str, Any]:
-        parsed: dict[str, Any] = self._json("POST", "/api/v1/backends/parse-command", {"command": command})
+    def parse_command(self, command: str | Sequence[str], backend_type: str | None = None) -> dict[str, Any]:
+        """*command*, a line or its words, as options; *backend_type* where it names no known program ("custom": any program)."""
+        body: dict[str, Any] = {"command": command} | ({"backend_type": backend_type} if backend_type else {})
+        parsed: dict[str, Any] = self._json("POST", "/api/v1/backends/parse-command", body)
         return parsed
 
     def logs(self, name: str, lines: int, *, follow: bool = False) -> Iterator[bytes]:

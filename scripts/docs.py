@@ -24,6 +24,7 @@ from llamactl_py.api.route import Route
 from llamactl_py.api.system import PAGES
 from llamactl_py.app import API
 from llamactl_py.backends import BACKENDS
+from llamactl_py.backends.placeholders import STOP_MEANING
 from llamactl_py.cli.main import cli
 from llamactl_py.config.settings import Backend, Settings
 from llamactl_py.ground.validation import parse
@@ -122,8 +123,9 @@ def backends() -> str:
         key = f"in `{b.api_key_variable}`" if b.api_key_variable else "has none"
         name = code(b.catalogue.flags[b.name_key].flag) if b.name_key else "no flag"
         again = f"after {b.stop.repeat_term_after:g} s" if b.stop.repeat_term_after else "no"
-        flags = f"{len(b.catalogue.flags)} ({b.catalogue.version})"
-        rows.append([code(b.type), code(b.slug), code(" ".join(b.command)), code(b.health_path), key, name, again, flags])
+        flags = f"{len(b.catalogue.flags)} ({b.catalogue.version})" if b.catalogue.version else "none"
+        command = code(" ".join(b.command)) or "any"
+        rows.append([code(b.type), code(b.slug), command, code(b.health_path), key, name, again, flags])
     return table(
         (
             "`backend_type`",
@@ -137,6 +139,18 @@ def backends() -> str:
         ),
         rows,
     )
+
+
+def custom() -> str:
+    """The options of a custom command."""
+    rows = [[code(f.key), shown(f.default), f.help] for f in BACKENDS["custom"].catalogue]
+    return table(("option", "default", "meaning"), rows)
+
+
+def placeholders() -> str:
+    """What may stand in a custom command."""
+    rows = [[code(f"${{{name}}}"), meaning] for name, meaning in STOP_MEANING.items()]
+    return table(("placeholder", "stands for"), rows)
 
 
 def owned() -> str:
@@ -234,6 +248,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "options": options,
     "states": states,
     "backends": backends,
+    "custom": custom,
+    "placeholders": placeholders,
     "owned": owned,
     "cautions": cautions,
     "errors": errors,

@@ -239,6 +239,8 @@ def test_the_example_of_a_configuration_says_the_defaults() -> None:
     default = load(None, {}, {})
     assert example.model_copy(update={"backends": default.backends}) == default
     for kind in BACKENDS.values():
+        if kind.takes_any_command:
+            continue
         said = example.backends.of(kind.slug)
         assert kind.command[0] == said.command
         assert said.args in (None, kind.command[1:])

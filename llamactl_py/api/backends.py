@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StringConstraints
 
 from llamactl_py.api.route import Route, read_model
 from llamactl_py.auth.policy import Access
@@ -14,12 +14,17 @@ from llamactl_py.ground import errors
 from llamactl_py.ground.validation import Frozen
 from llamactl_py.services import Services
 
+Line = Annotated[str, StringConstraints(max_length=65_536)]
+
 
 class CommandLine(Frozen):
     """A command line, as one would type it into a shell."""
 
-    command: str = Field(
-        description="The whole line; it may span lines and have quotes, escapes and comments.", max_length=65_536
+    command: Line | tuple[str, ...] = Field(
+        description="The whole line, which may span lines and have quotes, escapes and comments; or its words, already split."
+    )
+    backend_type: str | None = Field(
+        default=None, description="Kind of server, where the line names no program that is known; custom takes any command."
     )
 
 
@@ -30,6 +35,10 @@ class ParsedCommand(BaseModel):
     backend_options: dict[str, Any]
     environment: dict[str, str] | None = None
     command_override: str | list[str] | None = None
+    docker_enabled: bool | None = Field(default=None, description="True where the line ran a container.")
+    docker: dict[str, Any] | None = Field(
+        default=None, description="That container: engine, image, args (words for the engine), command (words behind the image)."
+    )
     warnings: list[str] | None = Field(
         default=None, description="What was ignored, replaced or is risky; not part of the options."
     )
@@ -53,19 +62,22 @@ async def parse_for(services: Services, request: web.Request) -> ParsedCommand:
 
 
 async def _parse(request: web.Request, kind: str | None) -> ParsedCommand:
-    parsed = parse_command((await read_model(request, CommandLine)).command, kind)
+    line = await read_model(request, CommandLine)
+    parsed = parse_command(line.command, kind or line.backend_type)
     override = parsed.command_override
     return ParsedCommand(
         backend_type=parsed.backend_type,
         backend_options=dict(parsed.backend_options),
         environment=dict(parsed.environment) or None,
         command_override=list(override) if isinstance(override, tuple) else override,
+        docker_enabled=True if parsed.docker else None,
+        docker=parsed.docker,
         warnings=list(parsed.warnings) or None,
     )
 
 
 _EXAMPLE = {"command": "llama-server -m /models/qwen3-8b-q4_k_m.gguf -c 8192 -ngl 99"}
-_RAISES = (errors.BadRequest, errors.Invalid, errors.TooLarge)
+_RAISES = (errors.BadCommand, errors.BadRequest, errors.Invalid, errors.TooLarge)
 _SLUGS = "|".join(backend.slug for backend in BACKENDS.values())
 
 ROUTES = (

@@ -31,6 +31,7 @@ TABLE: dict[type[LlamactlError], tuple[int, str]] = {
     errors.BadRequest: (400, "invalid_request"),
     errors.TooLarge: (413, "too_large"),
     errors.Invalid: (422, "invalid_request"),
+    errors.BadCommand: (400, "parse_error"),
     errors.InvalidName: (400, "invalid_instance_name"),
 }
 """The status of every error that a request can meet. Those that mean "not now" have Retry-After."""

@@ -11,11 +11,14 @@ from types import MappingProxyType
 
 from llamactl_py.backends import parse as _parse
 from llamactl_py.backends.backend import Backend, CommandLine, Served, StopRule
+from llamactl_py.backends.custom import CUSTOM
 from llamactl_py.backends.llama_cpp import LLAMA_CPP
 from llamactl_py.backends.llama_cpp_python import LLAMA_CPP_PYTHON
+from llamactl_py.backends.lmdeploy import LMDEPLOY
 from llamactl_py.backends.mlx_lm import MLX_LM
 from llamactl_py.backends.options import Normalised
 from llamactl_py.backends.parse import Parsed
+from llamactl_py.backends.sglang import SGLANG
 from llamactl_py.backends.values import Value
 from llamactl_py.backends.vllm import VLLM
 from llamactl_py.ground.errors import Invalid, Problem, nearest
@@ -33,7 +36,9 @@ __all__ = [
     "parse_command",
 ]
 
-BACKENDS: Mapping[str, Backend] = MappingProxyType({b.type: b for b in (LLAMA_CPP, LLAMA_CPP_PYTHON, MLX_LM, VLLM)})
+BACKENDS: Mapping[str, Backend] = MappingProxyType(
+    {b.type: b for b in (LLAMA_CPP, LLAMA_CPP_PYTHON, LMDEPLOY, MLX_LM, SGLANG, VLLM, CUSTOM)}
+)
 """By type."""
 
 

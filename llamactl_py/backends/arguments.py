@@ -19,7 +19,7 @@ def arguments(catalogue: Catalogue, options: Mapping[str, Value], *, positional_
     words: list[str] = []
     if "model" in options:
         model = str(options["model"])
-        bare = positional_model and not model.startswith("-")
+        bare = catalogue.flags["model"].is_positional or (positional_model and not model.startswith("-"))
         words += [model] if bare else _flag_words(catalogue, catalogue.flags["model"], model)
     for key, flag in catalogue.flags.items():
         if key in options and key != "model":

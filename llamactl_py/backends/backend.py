@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from llamactl_py.backends.arguments import EXTRA, arguments
 from llamactl_py.backends.catalogue import Catalogue, load
 from llamactl_py.backends.options import Normalised, normalise
 from llamactl_py.backends.values import Value
+from llamactl_py.ground.errors import Problem
 
 Options = Mapping[str, Value]
 
@@ -76,6 +78,14 @@ class Backend:
     """The option that sets how many threads there are, each of them held by a connection; half of them may rest."""
     positional_model: bool = False
     """The model stands bare behind the sub-command (`vllm serve MODEL`)."""
+    address_flags: tuple[str, str] = ("--host", "--port")
+    """The flags for host and port."""
+    images: tuple[str, ...] = ()
+    """Parts of the names of container images whose entrypoint is this server, lower case."""
+    image_commands: tuple[str, ...] = ()
+    """First words that make an image of many programs run this server."""
+    takes_any_command: bool = False
+    """Any program is its program: nothing in a pasted line is looked up."""
     default_environment: tuple[tuple[str, str], ...] = ()
     address_variables: tuple[str, str] | None = None
     """Variables for host and port that the server believes more than its command line; None where the command line wins."""
@@ -103,32 +113,57 @@ class Backend:
         threads = options.get(self.connection_threads)
         return max(self.resting_connections, threads // 2) if isinstance(threads, int) else self.resting_connections
 
+    def environment_problems(self, environment: Mapping[str, str]) -> Iterable[Problem]:
+        """What is wrong with an instance's own variables."""
+        return ()
+
+    def words(self, options: Options) -> tuple[str, ...] | None:
+        """The words that start it, where the options themselves say them; None: settings and the instance do."""
+        return None
+
+    def health(self, options: Options) -> str:
+        """The path that answers 200 when it is ready; empty where an open port is enough."""
+        return self.health_path
+
     def command_line(
-        self, options: Options, *, command: Sequence[str], name: str, host: str, port: int, api_key: str | None
+        self,
+        options: Options,
+        *,
+        command: Sequence[str],
+        name: str,
+        host: str,
+        port: int,
+        api_key: str | None,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> CommandLine:
         """What starts instance *name*: *command*, then the options (see `arguments` for their order), then host and port.
 
         Unless the options name the served model, the instance's name is passed where the server takes one. The API key and
-        other secrets go into the environment.
+        other secrets go into the environment. *environment* is the instance's own; only a custom command changes it.
         """
         flags = self.catalogue.flags
         given = dict(options)
-        environment = dict(self.default_environment)
+        variables = dict(self.default_environment)
         for key, value in options.items():
             if key != EXTRA and flags[key].secret and flags[key].env and isinstance(value, str):
-                environment[flags[key].env] = value
+                variables[flags[key].env] = value
                 del given[key]
         if self.name_key and self.name_key not in given and not self.is_router(options):
             given[self.name_key] = [name] if flags[self.name_key].takes_list else name
         if api_key is not None and self.api_key_variable:
-            environment[self.api_key_variable] = api_key
+            variables[self.api_key_variable] = api_key
         if self.address_variables:
-            environment |= zip(self.address_variables, (host, str(port)), strict=True)
+            variables |= zip(self.address_variables, (host, str(port)), strict=True)
         # `python -m vllm.entrypoints...` and wrapper scripts know no bare model: only the sub-command does.
         bare = self.positional_model and tuple(command[-1:]) == self.command[-1:]
         words = arguments(self.catalogue, given, positional_model=bare)
         # Last, so that they win over anything that extra_args could hold.
-        return CommandLine((*command, *words, "--host", host, "--port", str(port)), environment)
+        host_flag, port_flag = self.address_flags
+        return CommandLine((*command, *words, host_flag, host, port_flag, str(port)), variables)
+
+    def stop_argv(self, options: Options, *, host: str, port: int, name: str = "", pid: int = 0) -> tuple[str, ...]:
+        """A command that asks a running server to end, before it is sent any signal; empty where signals are all it needs."""
+        return ()
 
     def served(self, options: Options, name: str) -> Served:
         """Which model names instance *name* will answer to when it runs with *options*."""

@@ -7,7 +7,8 @@ A new flag is one line there; reading, checking, building, schema and docs follo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.resources import files
@@ -31,7 +32,7 @@ class Flag:
     key: str
     """Its name in `backend_options`: the long spelling in snake_case."""
     flag: str
-    """The spelling that we emit."""
+    """The spelling that we emit; empty for a model that can only stand bare."""
     type: Kind
     arity: Arity
     spellings: tuple[str, ...] = ()
@@ -39,7 +40,11 @@ class Flag:
     negations: tuple[str, ...] = ()
     """Spellings that switch it off; the first is emitted for false."""
     choices: tuple[str, ...] = ()
+    comma: bool = False
+    """Its word may hold several values with commas between them; they stay one text here, as the server is given them."""
     default: str = ""
+    unit: str = ""
+    """What its number counts: seconds, tokens, MiB; empty where that is not known."""
     env: str = ""
     """The environment variable that the server reads instead."""
     group: str = ""
@@ -51,9 +56,16 @@ class Flag:
     """Not empty: kept, but the person should know this."""
     removed: bool = False
     """Today's server refuses it; older ones take it."""
+    last_in: str = ""
+    """The newest version that is known to take it, where today's refuses it."""
     historic: bool = False
     """Not even named in today's help."""
     instead: str = ""
+
+    @property
+    def is_positional(self) -> bool:
+        """True for a model that no flag names: it stands bare."""
+        return not self.flag
 
     @property
     def takes_list(self) -> bool:
@@ -82,6 +94,8 @@ class Catalogue:
     flags: Mapping[str, Flag]
     """By key, in the order in which they are emitted (alphabetical)."""
     _hits: Mapping[str, Hit] = field(repr=False)
+    _long: Sequence[str] = field(default=(), repr=False)
+    """The names of long flags among `_hits`, sorted."""
 
     def __iter__(self) -> Iterator[Flag]:
         return iter(self.flags.values())
@@ -89,18 +103,32 @@ class Catalogue:
     def by_word(self, word: str) -> Hit | None:
         """The flag that a word of a command line names: one or two dashes, `_` or `-` within. None for an unknown one.
 
-        argparse takes any unambiguous beginning of a long flag. Only for what the daemon owns, and for secrets, does that matter:
-        `--hos` must not slip through; any other abbreviation is as good as an unknown flag.
+        argparse takes any beginning of a long flag that only one flag has, and so do we: `--tp 2` for `--tp-size 2`.
         """
         if word.startswith("---") or not word.startswith("-"):
             return None
         hit = self._hits.get(_normal(word))
         if hit is None and self.grammar == "argparse" and word.startswith("--") and len(word) > 3:
-            start = word.replace("_", "-")
-            near = {f.key: f for f in self for s in (*f.spellings, *f.negations) if s.replace("_", "-").startswith(start)}
-            guarded = [f for f in near.values() if f.owned or f.secret]
-            hit = Hit(guarded[0], negated=False) if len(near) == len(guarded) == 1 else None
+            near = list(self._beginning_with(_normal(word)))
+            hit = near[0] if len({one.flag.key for one in near}) == 1 else None
         return hit
+
+    def is_abbreviated(self, word: str) -> bool:
+        """True when *word* is no flag's whole name, only its beginning."""
+        return _normal(word) not in self._hits
+
+    def is_ambiguous(self, word: str) -> bool:
+        """True when *word* is the beginning of several long flags, which argparse refuses."""
+        return (
+            self.grammar == "argparse" and word.startswith("--") and next(self._beginning_with(_normal(word)), None) is not None
+        )
+
+    def _beginning_with(self, start: str) -> Iterator[Hit]:
+        """The long flags of today's version that begin so."""
+        for at in range(bisect_left(self._long, start), len(self._long)):
+            if not self._long[at].startswith(start):
+                return
+            yield self._hits[self._long[at]]
 
     def by_name(self, name: str) -> Hit | None:
         """The flag that a key of `backend_options` names: a key, or any spelling, without dashes and with `_` or `-`."""
@@ -128,13 +156,15 @@ def load(backend: str) -> Catalogue:
     flags = {row["key"]: _flag(row) for row in raw.pop("flags")}
     hits = {_normal(s): Hit(f, negated=False) for f in flags.values() for s in f.spellings}
     hits |= {_normal(s): Hit(f, negated=True) for f in flags.values() for s in f.negations}
-    return Catalogue(**raw, flags=MappingProxyType(flags), _hits=MappingProxyType(hits))
+    today = (f for f in flags.values() if not f.historic)
+    long = sorted(_normal(s) for f in today for s in (*f.spellings, *f.negations) if s.startswith("--"))
+    return Catalogue(**raw, flags=MappingProxyType(flags), _hits=MappingProxyType(hits), _long=long)
 
 
 _TUPLES = {f.name for f in fields(Flag) if "tuple" in str(f.type)}
 
 
 def _flag(row: dict[str, Any]) -> Flag:
-    row["spellings"] = [row["flag"], *row.get("spellings", ())]
+    row["spellings"] = [*([row["flag"]] if row.setdefault("flag", "") else []), *row.get("spellings", ())]
     row |= {name: tuple(row[name]) for name in _TUPLES & row.keys()}
     return Flag(**row)

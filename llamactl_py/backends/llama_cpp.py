@@ -45,6 +45,8 @@ LLAMA_CPP = Backend(
     command=("llama-server",),
     executables=(("llama-server",), ("llama", "serve")),
     modules=(),
+    images=("llama.cpp", "llama-cpp", "llama-server"),
+    image_commands=("--server",),
     install_hint="Install llama.cpp (brew install llama.cpp, a release from github.com/ggml-org/llama.cpp, or your own build), "
     "or set the full path of llama-server as the command.",
     serves=_serves,

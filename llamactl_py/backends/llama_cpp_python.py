@@ -29,6 +29,7 @@ LLAMA_CPP_PYTHON = Backend(
     command=("python3", "-m", "llama_cpp.server"),
     executables=(),
     modules=(("llama_cpp.server",),),
+    images=("llama-cpp-python",),
     install_hint="Install llama-cpp-python (pip install 'llama-cpp-python[server]'), "
     "and set the full path of that environment's python as the command.",
     serves=_serves,

@@ -65,6 +65,8 @@ def normalise(catalogue: Catalogue, raw: Mapping[str, object]) -> Normalised:
 def read_option(catalogue: Catalogue, hit: Hit, value: object) -> Value | None:
     """One option's value out of JSON; None when it comes to the same as leaving it out. Raises Unfit."""
     flag = hit.flag
+    if isinstance(value, list | tuple) and not value:
+        return None
     if not flag.takes_list:
         read = read_json(catalogue, flag, value)
         if hit.negated:
@@ -92,6 +94,8 @@ def _extra(catalogue: Catalogue, raw: object, warnings: list[str]) -> dict[str, 
     for word in words:
         if "\0" in word:
             raise Unfit("holds a NUL character, which no command line can carry")
+        if word == "--" and catalogue.grammar == "argparse":
+            raise Unfit("'--' cannot be set here: the server would not see the flags that the daemon puts behind it")
         hit = catalogue.by_word(word.partition("=")[0])
         if hit is None:
             continue
@@ -137,7 +141,8 @@ def cautions(catalogue: Catalogue, options: Mapping[str, Value]) -> Iterator[str
         if flag.warn and value is not False:
             yield f"{flag.flag} {flag.warn}"
         if flag.removed:
-            yield f"newer {catalogue.program} refuses {flag.flag}" + (f"; use {flag.instead}" if flag.instead else "")
+            since = f" ({flag.last_in} still took it)" if flag.last_in else ""
+            yield f"newer {catalogue.program} refuses {flag.flag}{since}" + (f"; use {flag.instead}" if flag.instead else "")
         items = value if isinstance(value, list) else [value]
         if flag.choices and (odd := [write(item) for item in items if write(item) not in flag.choices]):
             known = ", ".join(flag.choices[:12]) + (", ..." if len(flag.choices) > 12 else "")

@@ -12,8 +12,9 @@ from llamactl_py.backends.backend import Backend
 from llamactl_py.backends.catalogue import Catalogue, Flag
 from llamactl_py.backends.executables import Start, recognise
 from llamactl_py.backends.options import MAX_HINTS, cautions, is_meant, owned_warning
+from llamactl_py.backends.placeholders import MEANING
 from llamactl_py.backends.values import NUMBER, Scalar, Unfit, Value, on_off, read_word, truth
-from llamactl_py.ground.errors import Invalid, Problem
+from llamactl_py.ground.errors import BadCommand, Invalid, Problem
 
 
 @dataclass(frozen=True)
@@ -26,32 +27,61 @@ class Parsed:
     command_override: str | tuple[str, ...] | None
     """The words that start the server, where they are not the backend's usual ones."""
     warnings: tuple[str, ...]
+    docker: dict[str, object] | None = None
+    """The container that it runs in: engine, image, args (words for the engine), command (words behind the image)."""
 
 
 def parse_command(command: str | Sequence[str], backend: Backend | None, backends: Mapping[str, Backend]) -> Parsed:
-    """Read *command* as *backend*'s, or as that of the backend whose program it starts. Raises Invalid."""
-    lexed = lexer.split(command) if isinstance(command, str) else _checked(command)
-    start = recognise(lexed.words, backends.values())
-    if backend is None and start.backend is None:
-        raise Invalid([Problem("backend_type", f"is needed for a line that names no program; one of {', '.join(backends)}")])
-    if backend and start.backend and backend is not start.backend:
-        said = f"the command starts {start.backend.title}, but backend_type is {backend.type!r}"
-        raise Invalid([Problem("command", f"{said}; change one of the two")])
-    chosen = backend or start.backend
-    assert chosen is not None
+    """Read *command* as *backend*'s, or as that of the backend whose program it starts. Raises BadCommand."""
+    any_program = backend is not None and backend.takes_any_command
+    split = lexer.split(command, placeholders=MEANING if any_program else None) if isinstance(command, str) else _checked(command)
+    start = recognise(split.words, backends.values(), backend)
+    if backend and any_program:
+        return Parsed(backend.type, _whole(backend, start), start.environment, None, (*split.warnings, *start.warnings))
+    chosen = _chosen(start, backend, backends)
     reader = _Reader(chosen.catalogue, start.arguments)
     options = reader.read()
     environment = _environment(start, chosen.catalogue, reader.warnings)
-    warnings = [*lexed.warnings, *start.warnings, *reader.warnings, *cautions(chosen.catalogue, options)]
-    return Parsed(chosen.type, options, environment, _override(start, chosen), tuple(dict.fromkeys(warnings)))
+    _forbid_placeholders([*chosen.arguments(options), *environment.values()])
+    warnings = [*split.warnings, *start.warnings, *reader.warnings, *cautions(chosen.catalogue, options)]
+    docker = start.container.context(start.command) if start.container else None
+    override = None if start.container else _override(start, chosen)
+    return Parsed(chosen.type, options, environment, override, tuple(dict.fromkeys(warnings)), docker)
+
+
+def _whole(backend: Backend, start: Start) -> dict[str, Value]:
+    """The line as the command of a backend that takes any. Raises BadCommand."""
+    try:
+        return backend.normalise({"command": list(start.arguments)}).options
+    except Invalid as invalid:
+        raise BadCommand(Problem("command", problem.what) for problem in invalid.problems) from None
+
+
+def _chosen(start: Start, backend: Backend | None, backends: Mapping[str, Backend]) -> Backend:
+    """The backend that was asked for, or that the line names. Raises BadCommand."""
+    chosen = backend or start.backend
+    if chosen is None:
+        what = f"whose image {start.container.image!r} is none that is known" if start.container else "that names no program"
+        raise BadCommand([Problem("backend_type", f"is needed for a line {what}; one of {', '.join(backends)}")])
+    if start.backend and start.backend is not chosen:
+        said = f"the command starts {start.backend.title}, but backend_type is {chosen.type!r}"
+        raise BadCommand([Problem("command", f"{said}; change one of the two")])
+    return chosen
+
+
+def _forbid_placeholders(words: Sequence[str]) -> None:
+    """`${PORT}` is at home behind flags that the daemon owns; anywhere else in a known server's command nobody fills it in."""
+    if left := next((word for word in words for name in lexer.ADDRESS if f"${{{name}}}" in word), None):
+        what = f"{left[:60]!r} holds a placeholder; only commands of backend_type custom have them, write the value itself"
+        raise BadCommand([Problem("command", what)])
 
 
 def _checked(words: Sequence[str]) -> lexer.Lexed:
     """Words as a caller split them: nothing is special in them."""
     if any("\0" in word for word in words):
-        raise Invalid([Problem("command", "holds a NUL character, which no command line can carry")])
-    if (length := sum(map(len, words))) > lexer.MAX_LENGTH:
-        raise Invalid([Problem("command", f"has {length} characters; at most {lexer.MAX_LENGTH} are read")])
+        raise BadCommand([Problem("command", "holds a NUL character, which no command line can carry")])
+    if (length := sum(map(len, words)) + len(words) - 1) > lexer.MAX_LENGTH:
+        raise BadCommand([Problem("command", f"has {length} characters; at most {lexer.MAX_LENGTH} are read")])
     return lexer.Lexed(tuple(words), ())
 
 
@@ -85,24 +115,37 @@ class _Reader:
     """How many unknown flags a near one was looked for; that costs a millisecond each."""
 
     def read(self) -> dict[str, Value]:
-        """All words as options. Raises Invalid with every problem found."""
+        """All words as options. Raises BadCommand with every problem found."""
         while self.at < len(self.words):
             word = self.words[self.at]
             self.at += 1
             name, equals, value = word.partition("=")
-            if not _looks_like_flag(word):
+            if word == "--" and self.catalogue.grammar == "argparse":
+                self._bare_words()
+            elif not _looks_like_flag(word):
                 self.strays.append(len(self.extra))
                 self.extra.append(word)
             elif word.startswith("---"):
                 self.problems.append(Problem("command", f"{word[:40]!r} has more dashes than a flag can have"))
             elif hit := self.catalogue.by_word(name):
+                if self.catalogue.is_abbreviated(name) and not hit.flag.owned:
+                    self.warnings.append(f"{name} is read as {hit.flag.negations[0] if hit.negated else hit.flag.flag}")
                 self._known(hit.flag, hit.negated, name, value if equals else None)
             else:
                 self._unknown(word)
         if self.problems:
-            raise Invalid(self.problems)
+            raise BadCommand(self.problems)
         self._settle_strays()
         return self.options | ({EXTRA: list[Scalar](self.extra)} if self.extra else {})
+
+    def _bare_words(self) -> None:
+        """Behind `--`, argparse takes no flags. It is left out: the daemon's own flags come last."""
+        while (word := self._next()) is not None:
+            self.at += 1
+            self.strays.append(len(self.extra))
+            self.extra.append(word)
+            if word.startswith("-"):
+                self.problems.append(Problem("command", f"{word[:40]!r} behind '--' is no flag; put flags before it"))
 
     def _known(self, flag: Flag, negated: bool, name: str, attached: str | None) -> None:
         try:
@@ -207,10 +250,7 @@ class _Reader:
             return False
         if "." in name:
             return self.catalogue.by_word(name.partition(".")[0]) is not None
-        if not name.startswith("--"):
-            return False
-        start = name.replace("_", "-")
-        return any(s.replace("_", "-").startswith(start) for flag in self.catalogue for s in (*flag.spellings, *flag.negations))
+        return self.catalogue.is_ambiguous(name)
 
     def _hint(self, name: str) -> str:
         """The nearest spelling; none for short flags, as each is near to all others."""
@@ -227,7 +267,7 @@ class _Reader:
             try:
                 self.options["model"] = read_word(self.catalogue, self.catalogue.flags["model"], self.extra[self.strays[0]])
             except Unfit as unfit:
-                raise Invalid([Problem("model", str(unfit))]) from None
+                raise BadCommand([Problem("model", str(unfit))]) from None
             del self.extra[self.strays.pop(0)]
             self.strays = [place - 1 for place in self.strays]
         self.warnings += [f"{self.extra[place][:40]!r} belongs to no flag; it was kept in {EXTRA}" for place in self.strays]

@@ -67,6 +67,8 @@ def read_json(catalogue: Catalogue, flag: Flag, raw: object) -> Scalar:
         return read_word(catalogue, flag, raw)
     if flag.type == "json":
         return read_word(catalogue, flag, _json_text(raw))
+    if flag.comma and isinstance(raw, list | tuple) and all(isinstance(item, str | int | float) for item in raw):
+        return read_word(catalogue, flag, ",".join(map(write, raw)))
     if isinstance(raw, bool):
         if flag.type == "bool" or (flag.arity == "optional" and not flag.choices):
             return raw
@@ -111,7 +113,7 @@ def _text(catalogue: Catalogue, flag: Flag, word: str) -> str:
         if (said := on_off(flag, word)) is None:
             raise Unfit(f"takes one of {', '.join(flag.choices)}, got {word[:40]!r}")
         return said
-    if flag.arity == "many" and word.startswith("-") and catalogue.grammar == "argparse":
+    if (flag.arity == "many" or flag.is_positional) and word.startswith("-") and catalogue.grammar == "argparse":
         raise Unfit(f"{word[:40]!r} begins with '-', so the server would read it as a flag")
     return word
 

@@ -48,6 +48,7 @@ VLLM = Backend(
     command=("vllm", "serve"),
     executables=(("vllm", "serve"), ("vllm",)),
     modules=(("vllm.entrypoints.openai.api_server",), ("vllm.entrypoints.cli.main", "serve")),
+    images=("vllm",),
     install_hint="Install vLLM in an environment of its own (uv venv; uv pip install vllm), "
     "and set the full path of its vllm program as the command.",
     serves=_serves,

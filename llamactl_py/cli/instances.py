@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -75,6 +74,7 @@ class CommandAfterDashes(click.Command):
 @click.option("--idle-timeout", help="Stop it after so long without a request: minutes, or '90s', '2h'; 0 means never.")
 @click.option("--no-on-demand", is_flag=True, help="Do not start it on its first request.")
 @click.option("--alias", "aliases", multiple=True, help="A further model name that it answers to; may be repeated.")
+@click.option("--backend", "backend_type", help="Kind of server, where the command does not tell; 'custom' runs any command.")
 @click.option("--group", help="Name of the group that it belongs to.")
 @click.option(
     "--env", "environment", multiple=True, metavar="NAME=VALUE", help="An environment variable for it; may be repeated."
@@ -89,6 +89,7 @@ def create(
     idle_timeout: str | None,
     no_on_demand: bool,
     aliases: tuple[str, ...],
+    backend_type: str | None,
     group: str | None,
     environment: tuple[str, ...],
     as_json: bool,
@@ -99,6 +100,7 @@ def create(
     Options of llamactl stand before the --, the command after it:
       llamactl create qwen -- llama-server -m qwen3-8b.gguf -c 8192 -ngl 99
       llamactl create big --idle-timeout 1h -- vllm serve Qwen/Qwen3-32B
+      llamactl create own --backend custom -- ./my-server --port '${PORT}'
     Host, port and API key are the daemon's business and are left out of the command.
     """
     if " " in name or (command and command[0].startswith("-")):
@@ -110,7 +112,7 @@ def create(
         )
     client = connection.client()
     # One word that holds blanks is a whole command line in quotes; several words went through a shell already.
-    parsed = client.parse_command(command[0] if len(command) == 1 else shlex.join(command))
+    parsed = client.parse_command(command[0] if len(command) == 1 else command, backend_type)
     warnings = parsed.pop("warnings", [])
     if connection.is_here:
         warnings += _settle_model(parsed)
@@ -303,7 +305,7 @@ def _settle_model(parsed: dict[str, Any]) -> list[str]:
     Gives what to tell about it. A name that is no file may be one of a repository, and is only doubted where a file is meant.
     """
     options = parsed.get("backend_options", {})
-    model = options.get("model")
+    model = None if parsed.get("docker") else options.get("model")  # in a container, paths are its own
     if not isinstance(model, str) or not model or Path(model).is_absolute() or any(word in options for word in DOWNLOADS):
         return []
     found = Path.cwd() / model

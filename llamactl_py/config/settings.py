@@ -116,8 +116,11 @@ class Backends(Frozen):
         alias="llama-cpp-python",
         description="llama_cpp.server of llama-cpp-python; its command is the python that it is installed for.",
     )
+    lmdeploy: Backend = Field(default=Backend(), description="lmdeploy serve api_server.")
     mlx: Backend = Field(default=Backend(), description="mlx_lm.server of mlx-lm.")
+    sglang: Backend = Field(default=Backend(), description="sglang serve.")
     vllm: Backend = Field(default=Backend(), description="vllm serve.")
+    custom: Backend = Field(default=Backend(), description="Any command; only environment means something here.")
 
     def of(self, slug: str) -> Backend:
         """The entry of the backend with that slug ('llama-cpp', 'mlx')."""

@@ -113,6 +113,10 @@ class Invalid(LlamactlError):
         super().__init__("; ".join(map(str, self.problems)))
 
 
+class BadCommand(Invalid):
+    """A pasted command line that cannot be read: an open quote, a pipe, an unknown program."""
+
+
 class InvalidName(Invalid):
     """A name that no instance may have."""
 

@@ -85,7 +85,13 @@ class Workshop:
 
         try:
             line = kind.command_line(
-                options.backend_options, command=program, name=name, host=LOOPBACK, port=port, api_key=api_key
+                options.backend_options,
+                command=program,
+                name=name,
+                host=LOOPBACK,
+                port=port,
+                api_key=api_key,
+                environment=options.environment,
             )
             command = Command(name, line.argv, {**environment, **line.environment}, self.log_file(name), port)
             handle = await self.launcher.launch(command, record)
@@ -96,7 +102,8 @@ class Workshop:
             raise
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         target = Target(name, LOOPBACK, port, headers, kind.may_rest(options.backend_options))
-        return Launch(handle, Path(program[0]).name, port, target, kind.health_path, kind.stop.repeat_term_after)
+        health_path = kind.health(options.backend_options)
+        return Launch(handle, Path(program[0]).name, port, target, health_path, kind.stop.repeat_term_after)
 
     async def settled(self, ticket: Ticket) -> None:
         """No process of that ticket is left: forget it. One that cannot be forgotten is harmless, the next sweep finds nobody."""
@@ -107,6 +114,8 @@ class Workshop:
 
     def words(self, kind: Backend, options: InstanceOptions) -> tuple[str, ...]:
         """Executable and leading arguments, before the options."""
+        if said := kind.words(options.backend_options):
+            return said
         configured = self.settings.backends.of(kind.slug)
         usual_program, *usual_arguments = kind.command
         arguments = usual_arguments if configured.args is None else list(configured.args)

@@ -82,6 +82,7 @@ def parse_options(
         for k, v in normal.options.items()
         if v == MASK
     ]
+    problems += kind.environment_problems(options.environment)
     if problems:
         raise Invalid(problems)
     return options.model_copy(update={"backend_type": kind.type, "backend_options": dict(normal.options)}), tuple(normal.warnings)

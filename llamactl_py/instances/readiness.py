@@ -20,18 +20,18 @@ class PortStolen(LlamactlError):
 
 
 async def until_ready(handle: Handle, port: int, path: str, ask: Probe) -> None:
-    """Return once our backend answers `GET path` with 200. Raises PortStolen.
+    """Return once our backend answers `GET path` with 200; with an empty *path*, once it accepts a connection. Raises PortStolen.
 
     Without the question who listens, a leftover or a stranger on that port would pass for our backend and serve another
     model under its name, with no error anywhere.
     """
     for pause in _pauses():
-        status = await ask(port, path)
+        status = await ask(port, path or "/")
         if status is not None:
             listening = await handle.listening(port)
             if listening is Listening.STRANGER:
                 raise PortStolen(f"another process listens on port {port}")
-            if status == 200 and listening is Listening.OURS:
+            if (status == 200 or not path) and listening is Listening.OURS:
                 return
         await asyncio.sleep(pause)
 

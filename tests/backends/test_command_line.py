@@ -189,10 +189,13 @@ def test_the_facts_that_others_rely_on() -> None:
     assert facts == {
         "llama_cpp": ("llama-cpp", ("llama-server",), "/health", True, 2.0),
         "llama_cpp_python": ("llama-cpp-python", ("python3", "-m", "llama_cpp.server"), "/docs", True, None),
+        "lmdeploy": ("lmdeploy", ("lmdeploy", "serve", "api_server"), "/health", False, None),
         "mlx_lm": ("mlx", ("mlx_lm.server",), "/health", False, None),
+        "sglang": ("sglang", ("sglang", "serve"), "/health", False, None),
         "vllm": ("vllm", ("vllm", "serve"), "/health", True, 3.0),
+        "custom": ("custom", (), "/health", False, None),
     }
-    assert all(b.install_hint.startswith("Install ") for b in BACKENDS.values())
+    assert all(b.install_hint.startswith("Install ") for b in BACKENDS.values() if not b.takes_any_command)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ LLAMA, PYTHON, MLX, VLLM = (BACKENDS[name] for name in ("llama_cpp", "llama_cpp_
         ({"gpu_layers": 4.0, "ctx_size": 8192.0}, {"gpu_layers": 4, "ctx_size": 8192}),
         ({"ctx_size": "7", "temp": "0.5", "top_p": 1}, {"ctx_size": 7, "temp": 0.5, "top_p": 1.0}),
         ({"alias": 7, "tensor_split": 3.5}, {"alias": "7", "tensor_split": "3.5"}),
+        ({"alias": ["a", "b"], "tensor_split": [3, 1.5], "device": []}, {"alias": "a,b", "tensor_split": "3,1.5"}),
         ({"lora": "a", "logit_bias": ["1+1", "2-1"]}, {"lora": ["a"], "logit_bias": ["1+1", "2-1"]}),
         ({"control_vector_layer_range": "1 2"}, {"control_vector_layer_range": [1, 2]}),
         ({"chat_template_kwargs": {"a": True, "ü": [1]}}, {"chat_template_kwargs": '{"a": true, "ü": [1]}'}),
@@ -159,6 +160,11 @@ def test_abbreviations_of_guarded_flags_are_seen_where_the_server_takes_them(bac
 def test_a_list_item_that_argparse_would_take_for_a_flag_is_refused() -> None:
     with pytest.raises(Invalid, match="begins with '-', so the server would read it as a flag"):
         VLLM.normalise({"served_model_name": ["a", "-b"]})
+
+
+def test_two_dashes_cannot_hide_what_the_daemon_puts_behind_them() -> None:
+    with pytest.raises(Invalid, match="the server would not see the flags"):
+        VLLM.normalise({"extra_args": ["--new", "--"]})
 
 
 def test_every_bad_option_is_told() -> None:

@@ -117,10 +117,6 @@ def test_words_before_the_program_are_understood() -> None:
     )
 
 
-def test_a_container_is_not_taken_for_a_model() -> None:
-    assert complaint("docker run --rm image -m x").what.startswith("'docker' is no server program that is known here")
-
-
 def test_a_windows_path_ends_in_a_known_program() -> None:
     parsed = parse_command(r"C:\llama\Llama-Server.EXE -m C:\models\x.gguf")
     assert (parsed.backend_type, parsed.command_override) == ("llama_cpp", r"C:\llama\Llama-Server.EXE")
@@ -205,7 +201,8 @@ def test_words_may_come_already_split() -> None:
 def test_arguments_alone_need_the_backend() -> None:
     assert parse_command("-m x", "llama-cpp").backend_options == {"model": "x"}
     assert complaint("-m x") == Problem(
-        "backend_type", "is needed for a line that names no program; one of llama_cpp, llama_cpp_python, mlx_lm, vllm"
+        "backend_type",
+        f"is needed for a line that names no program; one of {', '.join(BACKENDS)}",
     )
 
 
@@ -304,6 +301,25 @@ def test_an_abbreviated_flag_of_the_daemon_does_not_slip_through() -> None:
     assert len(parsed.warnings) == 2
 
 
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("vllm serve m --max-model-l 5", {"model": "m", "max_model_len": 5}),
+        ("vllm serve m --no-enable-prefix-c", {"model": "m", "enable_prefix_caching": False}),
+        ("sglang serve --model-path m --tp 2", {"model": "m", "tp_size": 2}),
+        ("sglang serve --model-path m --tp=2 --dp 4", {"model": "m", "tp_size": 2, "dp_size": 4}),
+        ("llama-server -m m --ctx-si 5", {"model": "m", "extra_args": ["--ctx-si", "5"]}),
+    ],
+)
+def test_the_beginning_of_a_flag_is_that_flag_where_the_server_reads_it_so(command: str, options: dict[str, object]) -> None:
+    assert parse_command(command).backend_options == options
+
+
+def test_behind_two_dashes_there_is_only_the_model() -> None:
+    assert parse_command("vllm serve --seed 1 -- org/model").backend_options == {"seed": 1, "model": "org/model"}
+    assert complaint("vllm serve -- m --seed 1").what == "'--seed' behind '--' is no flag; put flags before it"
+
+
 def test_flags_that_only_print_are_left_out() -> None:
     parsed = parse_command("llama-server -m x --version -h --list-devices")
     assert parsed.backend_options == {"model": "x"}
@@ -343,13 +359,32 @@ def test_flags_that_only_print_are_left_out() -> None:
             "command",
             (
                 "'llama-serve' is no server program that is known here (did you mean 'llama-server'?); "
-                "known are llama-server, python3 -m llama_cpp.server, mlx_lm.server, vllm serve; "
-                "or give the options alone and name the backend_type"
+                "known are llama-server, python3 -m llama_cpp.server, lmdeploy serve api_server, mlx_lm.server, sglang serve, "
+                "vllm serve; give the backend_type custom to run any other program, or the options alone with their backend_type"
             ),
         ),
         ("vllm bench throughput", "command", "'vllm bench' starts no server; did you mean 'vllm serve'?"),
         ("A=1", "command", "names no program and no option; paste the line that starts the server"),
-        ("env -i llama-server", "command", "env with options of its own (-i) is not understood; leave env out"),
+        ("env -S 'llama-server -v'", "command", "env -S is not understood; leave it out"),
+        ("uv pip install vllm", "command", "'uv pip' starts no program; 'uv run or uv tool run' does"),
+        ("docker compose up", "command", "'docker compose' starts no server; 'docker run ... IMAGE ...' is understood"),
+        ("docker run --rm", "command", "'docker run' names no image"),
+        ("docker run -v", "command", "-v of docker run needs a value, and nothing follows it"),
+        (
+            "docker run vllm/vllm-openai bash -c 'vllm serve m'",
+            "command",
+            "'bash' in the container would run a shell's script; give the server's own command behind the image",
+        ),
+        (
+            "docker run img -m x",
+            "backend_type",
+            f"is needed for a line whose image 'img' is none that is known; one of {', '.join(BACKENDS)}",
+        ),
+        (
+            "llama-server -m x --log-file ${PORT}.log",
+            "command",
+            "'${PORT}.log' holds a placeholder; only commands of backend_type custom have them, write the value itself",
+        ),
     ],
 )
 def test_what_cannot_be_understood_is_named(command: str, where: str, what: str) -> None:
@@ -370,7 +405,7 @@ def test_a_program_of_another_backend_is_refused() -> None:
 def test_an_unknown_backend_gets_a_hint() -> None:
     assert (
         complaint("-m x", "lama_cpp").what
-        == "unknown backend 'lama_cpp' (did you mean 'llama_cpp'?); known are llama_cpp, llama_cpp_python, mlx_lm, vllm"
+        == f"unknown backend 'lama_cpp' (did you mean 'llama_cpp'?); known are {', '.join(BACKENDS)}"
     )
 
 
@@ -442,7 +477,7 @@ def test_any_words_are_parsed_or_invalid(words: list[str], backend_type: str) ->
         pytest.param(
             "vllm serve m --max-modl-len 5", "--max-modl-len is not known to vllm serve; {} (did you mean --max-model-len?)"
         ),
-        pytest.param("vllm serve m --max-model-l 5", None, id="an abbreviation, which argparse takes"),
+        pytest.param("vllm serve m --max 5", None, id="an ambiguous beginning, which the server will refuse"),
         pytest.param("vllm serve m --compilation-config.mode 3", None, id="dotted"),
         pytest.param("vllm serve m -cc.mode=3", None, id="short and dotted"),
         pytest.param("vllm serve m -O3", None, id="with its value in it"),
@@ -454,8 +489,13 @@ def test_an_unknown_flag_is_kept_with_a_warning_that_names_the_nearest(line: str
     assert parsed.warnings == ((told.format("it is passed on as it is"),) if told else ())
 
 
-def test_a_removed_flag_is_told_with_what_to_use_and_without_a_version() -> None:
-    assert parse_command("llama-server --mlock").warnings == ("newer llama-server refuses --mlock; use --load-mode mlock",)
+def test_a_removed_flag_is_told_with_the_last_version_that_took_it_and_what_to_use() -> None:
+    assert parse_command("llama-server --mlock").warnings == (
+        "newer llama-server refuses --mlock (that of llama-cpp-python 0.3.28 still took it); use --load-mode mlock",
+    )
+    assert parse_command("vllm serve m --num-scheduler-steps 8").warnings == (
+        "newer vllm serve refuses --num-scheduler-steps (0.8.5 still took it)",
+    )
 
 
 def test_a_program_that_is_far_from_all_others_gets_no_hint() -> None:

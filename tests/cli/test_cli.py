@@ -183,6 +183,13 @@ def test_words_that_a_shell_has_split_already_are_not_split_again(served: Daemon
     assert served.client.instance("a")["options"]["backend_options"] == {"model": "/models/it's a $model.gguf"}
 
 
+def test_create_runs_any_command_when_it_is_told_so(served: Daemon, llamactl: Llamactl) -> None:
+    stub = (sys.executable, "-S", "-E", str(STUB), "--host", "${HOST}", "--port=${PORT}", "-m", "/dev/null")
+    said = llamactl("create", "a", "--backend", "custom", "--start", "--", *stub)
+    assert (said.code, said.out, said.err) == (0, "a is ready\n", "")
+    assert served.client.instance("a")["options"]["backend_options"] == {"command": list(stub)}
+
+
 @pytest.mark.parametrize("name_first", [False, True])
 def test_options_of_create_stand_on_either_side_of_the_name(served: Daemon, llamactl: Llamactl, name_first: bool) -> None:
     given = ("--idle-timeout", "90s", "--no-on-demand", "--alias", "gpt-4", "--alias", "x/y", "--group", "g")

@@ -56,6 +56,41 @@ def test_numbers_keep_llamactls_units_and_text_says_its_own() -> None:
     assert [shown[name] for name in ("idle_timeout", "start_timeout", "restart_delay", "stop_timeout")] == [15, 15, 120, "500ms"]
 
 
+def test_what_llamactl_stored_is_taken_as_it_is() -> None:
+    """Its names, its map of extra arguments, the port that it gave."""
+    stored = {
+        "auto_restart": True,
+        "max_restarts": 3,
+        "restart_delay": 5,
+        "on_demand_start": True,
+        "idle_timeout": 30,
+        "environment": {"CUDA_VISIBLE_DEVICES": "0"},
+        "backend_type": "llama_cpp",
+        "backend_options": {
+            "model": "/models/q.gguf",
+            "n_gpu_layers": 99,
+            "no_mmap": True,
+            "flash_attn": "on",
+            "lora": ["a", "b"],
+            "host": "0.0.0.0",
+            "port": 8001,
+            "extra_args": {"new-flag": "", "other": "1"},
+        },
+        "command_override": "/opt/llama.cpp/llama-server",
+    }
+    options, warnings = parse_options(stored, Instances())
+    assert options.backend_options == {
+        "model": "/models/q.gguf",
+        "gpu_layers": 99,
+        "mmap": False,
+        "flash_attn": "on",
+        "lora": ["a", "b"],
+        "extra_args": ["--new-flag", "--other", "1"],
+    }
+    assert (options.idle_timeout, options.command_override) == (1800, "/opt/llama.cpp/llama-server")
+    assert [warning.split()[0] for warning in warnings] == ["--host", "--port", "newer"]
+
+
 @pytest.mark.parametrize("name", ["llama_cpp", "llama-cpp", "LLAMA_CPP", "Llama-Cpp"])
 def test_a_backend_has_one_name_inside(name: str) -> None:
     assert made(backend_type=name).backend_type == "llama_cpp"
