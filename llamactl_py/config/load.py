@@ -75,7 +75,14 @@ def variables(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[t
             yield prefix + name, variable
 
 
-OTHER_VARIABLES = ("LLAMACTL_CONFIG_PATH", "LLAMACTL_URL", "LLAMACTL_API_KEY", "LLAMACTL_TEST_LLAMA_SERVER", "LLAMACTL_SPAWN")
+OTHER_VARIABLES = (
+    "LLAMACTL_CONFIG_PATH",
+    "LLAMACTL_URL",
+    "LLAMACTL_API_KEY",
+    "LLAMACTL_TEST_LLAMA_SERVER",
+    "LLAMACTL_TEST_ROUND_TRIPS",
+    "LLAMACTL_SPAWN",
+)
 """Ours, but not settings: where the file is, and what the command line client and the test suite use."""
 
 KNOWN_VARIABLES = frozenset((*(v for _, v in variables()), *OTHER_VARIABLES))
