@@ -27,7 +27,7 @@ from llamactl_py.config.settings import Server, Settings
 from llamactl_py.ground import clock
 from llamactl_py.ground.errors import BadConfiguration, DaemonRefused, LlamactlError, ShuttingDown, StorageFailed
 from llamactl_py.ground.ticket import Ticket
-from llamactl_py.instances.command import Workshop
+from llamactl_py.instances.command import ENGINE, Workshop, inherited
 from llamactl_py.instances.fleet import Fleet
 from llamactl_py.instances.ports import Ports
 from llamactl_py.instances.state import AT_REST
@@ -125,7 +125,7 @@ async def _alive(
         settings.data_dir, clock.now, int(instances.log_rotation_max_size * 1e6), instances.log_rotation_backups
     )
     left = await tickets.all()
-    swept = await _sweep(launcher, left)
+    swept = await _sweep(launcher, left, environ)
     workshop = Workshop(settings, launcher, tickets, Ports(*instances.port_range, exclude=(port,)), environ)
     store = InstanceStore(database, clock.now)
     fleet = Fleet(store, workshop, clock.now)
@@ -200,9 +200,9 @@ def _patience(server: Server) -> Patience:
     return Patience(server.header_timeout, server.body_timeout, server.keepalive_timeout, server.max_body_size)
 
 
-async def _sweep(launcher: LocalLauncher, left: list[Ticket]) -> list[int]:
+async def _sweep(launcher: LocalLauncher, left: list[Ticket], environ: Mapping[str, str]) -> list[int]:
     """Settle what an earlier daemon left: before a port is used, none of its processes may be there any more."""
-    swept = await launcher.sweep(left)
+    swept = await launcher.sweep(left, inherited(environ, ENGINE))
     if swept:
         log.warning("an earlier daemon ended without stopping its backends; killed what was left: %s", swept)
     return swept

@@ -32,6 +32,7 @@ class InstanceView(BaseModel):
     reason: str | None = Field(default=None, description="Why it failed or is being restarted.")
     pid: int | None = Field(default=None, description="Leading process, while there is one.")
     port: int | None = Field(default=None, description="Port of its backend on loopback, while it is up.")
+    socket: str | None = Field(default=None, description="Unix socket of its backend, while it is up and has one.")
     in_flight: int = Field(description="Requests that it is answering now.")
     idle_seconds: float | None = Field(default=None, description="Seconds since the end of its last request, while it is ready.")
     restarts: int = Field(description="Automatic restarts since the daemon started.")
@@ -55,6 +56,7 @@ def show(instance: Instance, warnings: tuple[str, ...] = ()) -> InstanceView:
         reason=instance.reason or None,
         pid=instance.pid,
         port=instance.port,
+        socket=instance.socket,
         in_flight=instance.leases.value,
         idle_seconds=round(asyncio.get_running_loop().time() - instance.last_used, 1) if is_idle else None,
         restarts=instance.restarts,

@@ -77,6 +77,12 @@ class Backend:
     positional_model: bool = False
     """The model stands bare behind the sub-command (`vllm serve MODEL`)."""
     default_environment: tuple[tuple[str, str], ...] = ()
+    socket_flag: str | None = None
+    """The flag that makes it listen on a Unix socket, whose path is its value; None where it cannot."""
+    docker_image: str = ""
+    """The image that its makers publish; its entrypoint is the server."""
+    docker_arguments: tuple[str, ...] = ()
+    """What `docker run` needs for that image to be of use."""
     address_variables: tuple[str, str] | None = None
     """Variables for host and port that the server believes more than its command line; None where the command line wins."""
 
@@ -106,7 +112,8 @@ class Backend:
     def command_line(
         self, options: Options, *, command: Sequence[str], name: str, host: str, port: int, api_key: str | None
     ) -> CommandLine:
-        """What starts instance *name*: *command*, then the options (see `arguments` for their order), then host and port.
+        """What starts instance *name*: *command*, then the options (see `arguments` for their order), then host and port, or
+        the Unix socket where *host* is its path.
 
         Unless the options name the served model, the instance's name is passed where the server takes one. The API key and
         other secrets go into the environment.
@@ -128,7 +135,13 @@ class Backend:
         bare = self.positional_model and tuple(command[-1:]) == self.command[-1:]
         words = arguments(self.catalogue, given, positional_model=bare)
         # Last, so that they win over anything that extra_args could hold.
+        if host.startswith("/") and self.socket_flag:
+            return CommandLine((*command, *words, self.socket_flag, host), environment)
         return CommandLine((*command, *words, "--host", host, "--port", str(port)), environment)
+
+    def stop_argv(self, options: Options, *, host: str, port: int) -> tuple[str, ...]:
+        """A command that asks a running server to end, before it is sent any signal; empty where signals are all it needs."""
+        return ()
 
     def served(self, options: Options, name: str) -> Served:
         """Which model names instance *name* will answer to when it runs with *options*."""

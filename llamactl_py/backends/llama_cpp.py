@@ -53,6 +53,8 @@ LLAMA_CPP = Backend(
     name_key="alias",
     api_key_variable="LLAMA_API_KEY",
     stop=StopRule(repeat_term_after=2.0),
+    socket_flag="--host",
+    docker_image="ghcr.io/ggml-org/llama.cpp:server",
     resting_connections=2,
     connection_threads="threads_http",
 )

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,10 +16,12 @@ from llamactl_py.backends import Backend, backend
 from llamactl_py.config.settings import Instances, Settings
 from llamactl_py.ground.errors import StartFailed, StorageFailed
 from llamactl_py.ground.ticket import Ticket
+from llamactl_py.instances import sockets
+from llamactl_py.instances.containers import Box, box
 from llamactl_py.instances.options import InstanceOptions
 from llamactl_py.instances.ports import LOOPBACK, Ports, is_free
 from llamactl_py.instances.readiness import Probe, probe
-from llamactl_py.instances.target import Target
+from llamactl_py.instances.target import Target, is_socket_path
 from llamactl_py.launchers.base import Command, Handle, Launcher
 
 INHERITED = re.compile(
@@ -28,6 +30,8 @@ INHERITED = re.compile(
     r"|SSL_CERT_\w+|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|(?i:(https?|all|no|ftp)_proxy)"
 )
 """Variables of the daemon's environment that a backend gets: what finds programs, models, devices, certificates."""
+ENGINE = re.compile(r"(DOCKER|CONTAINER|CONTAINERS|BUILDKIT)_\w+")
+"""What docker and podman read beside these: where their engine is, and their settings."""
 
 
 class TicketStore(Protocol):
@@ -43,14 +47,35 @@ class Launch:
 
     handle: Handle
     program: str
-    port: int
     target: Target
     health_path: str
     repeat_term_after: float | None
+    has_own_listener: bool = True
+    """Is the one that listens on its port a process of its tree? Not so where an engine publishes a container's port."""
+
+    @property
+    def port(self) -> int | None:
+        """Its TCP port, where it has one."""
+        return self.target.port or None
+
+    @property
+    def socket(self) -> str | None:
+        """The path of its Unix socket, where it has one."""
+        return self.target.host if is_socket_path(self.target.host) else None
 
     def port_is_free(self) -> bool:
         """After our process is gone: could it have had its port?"""
-        return is_free(self.port)
+        return self.port is None or is_free(self.port)
+
+
+@dataclass(frozen=True)
+class Composed:
+    """What a start runs, worked out: nothing is taken, started or looked up but the program."""
+
+    command: Command
+    program: str
+    kind: Backend
+    in_container: bool
 
 
 @dataclass(frozen=True)
@@ -72,11 +97,8 @@ class Workshop:
     async def prepare(self, name: str, options: InstanceOptions) -> Launch:
         """Start the backend. Raises StartFailed, StorageFailed; then nothing is left of the attempt."""
         kind = backend(options.backend_type)
-        refuse_missing_model(kind, options)
-        environment = self.environment(kind, options)
-        program = executable(self.words(kind, options), environment.get("PATH", os.defpath), kind)
-        port = self.ports.take()
         api_key = secrets.token_urlsafe(32) if kind.has_api_key else None
+        host, port = self.take_address(name, options)
         recorded: list[Ticket] = []
 
         async def record(ticket: Ticket) -> None:
@@ -84,19 +106,66 @@ class Workshop:
             await self.tickets.add(ticket)
 
         try:
-            line = kind.command_line(
-                options.backend_options, command=program, name=name, host=LOOPBACK, port=port, api_key=api_key
-            )
-            command = Command(name, line.argv, {**environment, **line.environment}, self.log_file(name), port)
-            handle = await self.launcher.launch(command, record)
+            made = self.compose(name, options, host, port, api_key)
+            handle = await self.launcher.launch(made.command, record)
         except BaseException:
-            self.ports.give_back(port)
+            self.give_back((host, port))
             for ticket in recorded:
                 await self.settled(ticket)
             raise
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        target = Target(name, LOOPBACK, port, headers, kind.may_rest(options.backend_options))
-        return Launch(handle, Path(program[0]).name, port, target, kind.health_path, kind.stop.repeat_term_after)
+        target = Target(name, host, port, headers, kind.may_rest(options.backend_options))
+        return Launch(
+            handle, made.program, target, kind.health_path, kind.stop.repeat_term_after, has_own_listener=not made.in_container
+        )
+
+    def compose(self, name: str, options: InstanceOptions, host: str, port: int, api_key: str | None) -> Composed:
+        """The exact command of an instance that is to be reached at *host* and *port*. Raises StartFailed."""
+        kind = backend(options.backend_type)
+        container = box(kind, self.settings.backends.of(kind.slug).docker, name, options)
+        if container:
+            return self._compose_in(container, kind, name, options, port, api_key)
+        refuse_missing_model(kind, options)
+        environment = self.environment(kind, options)
+        program = executable(self.words(kind, options), environment.get("PATH", os.defpath), kind.install_hint)
+        line = kind.command_line(options.backend_options, command=program, name=name, host=host, port=port, api_key=api_key)
+        stop = kind.stop_argv(options.backend_options, host=host, port=port)
+        if stop:
+            stop = executable(stop, environment.get("PATH", os.defpath), "it is the instance's stop command")
+        command = Command(name, line.argv, {**environment, **line.environment}, self.log_file(name), port, stop=stop)
+        return Composed(command, Path(program[0]).name, kind, in_container=False)
+
+    def _compose_in(
+        self, container: Box, kind: Backend, name: str, options: InstanceOptions, port: int, api_key: str | None
+    ) -> Composed:
+        """The same, in a container: a model path is one of its own, and so is the program."""
+        configured = self.settings.backends.of(kind.slug)
+        line = kind.command_line(
+            options.backend_options, command=container.command, name=name, host=container.host, port=port, api_key=api_key
+        )
+        inside = {**configured.environment, **configured.docker.environment, **options.environment, **line.environment}
+        environment = {**self.inherited(ENGINE), **inside}
+        (engine,) = executable(
+            (container.engine,), self.environ.get("PATH", os.defpath), "install it, or set docker.engine of the backend"
+        )
+        found = replace(container, engine=engine)
+        argv = found.run(port, inside, line.argv)
+        command = Command(name, argv, environment, self.log_file(name), port, cleanup=found.removal)
+        return Composed(command, f"{Path(engine).name} run {container.image}", kind, in_container=True)
+
+    def take_address(self, name: str, options: InstanceOptions) -> tuple[str, int]:
+        """Host and port that nobody uses; the path of a socket and 0 where the options want that. Raises StartFailed."""
+        if options.unix_socket:
+            return str(sockets.take(self.settings.sockets_dir, name)), 0
+        return LOOPBACK, self.ports.take()
+
+    def give_back(self, address: tuple[str, int]) -> None:
+        """Nobody is there any more."""
+        host, port = address
+        if is_socket_path(host):
+            sockets.remove(host)
+        else:
+            self.ports.give_back(port)
 
     async def settled(self, ticket: Ticket) -> None:
         """No process of that ticket is left: forget it. One that cannot be forgotten is harmless, the next sweep finds nobody."""
@@ -120,20 +189,28 @@ class Workshop:
 
     def environment(self, kind: Backend, options: InstanceOptions) -> dict[str, str]:
         """The allowed part of the daemon's environment, then the backend's, then the instance's: later wins."""
-        inherited = {name: value for name, value in self.environ.items() if INHERITED.fullmatch(name)}
-        return {**inherited, **self.settings.backends.of(kind.slug).environment, **options.environment}
+        return {**self.inherited(), **self.settings.backends.of(kind.slug).environment, **options.environment}
+
+    def inherited(self, *more: re.Pattern[str]) -> dict[str, str]:
+        """The part of the daemon's environment that every backend gets, and what *more* matches."""
+        return inherited(self.environ, *more)
 
     def log_file(self, name: str) -> Path:
         return self.settings.logs_dir / f"{name}.log"
 
 
-def executable(words: tuple[str, ...], search: str, kind: Backend) -> tuple[str, ...]:
+def inherited(environ: Mapping[str, str], *more: re.Pattern[str]) -> dict[str, str]:
+    """The variables of *environ* that match INHERITED or one of *more*."""
+    return {name: value for name, value in environ.items() if any(p.fullmatch(name) for p in (INHERITED, *more))}
+
+
+def executable(words: tuple[str, ...], search: str, remedy: str) -> tuple[str, ...]:
     """*words* with the program as a full path: looked up on PATH, then beside our own interpreter, where extras are installed."""
     program = os.path.expanduser(words[0])  # noqa: PTH111 a bare name must stay one
     beside_us = str(Path(sys.executable).parent)
     found = shutil.which(program, path=os.pathsep.join((search, beside_us)))
     if found is None:
-        raise StartFailed(f"{words[0]!r} is not an executable file or a command on PATH; {kind.install_hint}")
+        raise StartFailed(f"{words[0]!r} is not an executable file or a command on PATH; {remedy}")
     return (str(Path(found).absolute()), *words[1:])
 
 

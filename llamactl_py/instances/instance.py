@@ -73,6 +73,7 @@ class Instance:
         self.target: Target | None = None
         self.pid: int | None = None
         self.port: int | None = None
+        self.socket: str | None = None
         self.restarts = 0
         self.last_exit: Exit | None = None
         self.running_options: InstanceOptions | None = None
@@ -90,7 +91,7 @@ class Instance:
         self._hurried = asyncio.Event()
 
     def __repr__(self) -> str:
-        process = f"pid={self.pid} port={self.port}"
+        process = f"pid={self.pid} port={self.port or self.socket}"
         return f"<Instance {self.name} {self.state} {self._wish.value} leases={self.leases.value} {process} {self.reason!r}>"
 
     # -- wishes: anybody may have them ------------------------------------------------------------------------------------
@@ -191,7 +192,8 @@ class Instance:
         except LlamactlError as error:
             self.reason = str(error)
             return Death(self.reason, final=not isinstance(error, StorageFailed))
-        self._handle, self.port, self.pid = launch.handle, launch.port, launch.handle.ticket.pid
+        self._handle, self.pid = launch.handle, launch.handle.ticket.pid
+        self.port, self.socket = launch.port, launch.socket
         try:
             return await self._attend(launch, wish)
         except asyncio.CancelledError:
@@ -205,8 +207,8 @@ class Instance:
                 launch.handle.kill()
             raise
         finally:
-            self.target = self._handle = self.port = self.pid = None
-            self._workshop.ports.give_back(launch.port)
+            self.target = self._handle = self.port = self.socket = self.pid = None
+            self._workshop.give_back(launch.target.authority)
 
     async def _attend(self, launch: Launch, wish: Wish) -> Death | None:
         handle = launch.handle
@@ -215,7 +217,9 @@ class Instance:
         try:
             async with asyncio.timeout(self.options.start_timeout):
                 done = await first_of(
-                    ready=until_ready(handle, launch.port, launch.health_path, self._workshop.probe),
+                    ready=until_ready(
+                        handle, launch.target, launch.health_path, self._workshop.probe, proves_port=launch.has_own_listener
+                    ),
                     exited=handle.exited(),
                     unwanted=self._wish.until(partial(ne, wish)),
                 )

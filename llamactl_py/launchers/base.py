@@ -20,7 +20,12 @@ class Command:
     environment: Mapping[str, str] = field(repr=False)  # may hold secrets
     log: Path
     port: int
+    """TCP port that it is to listen on; 0 where that is none of this machine's (a Unix socket)."""
     directory: Path | None = None
+    stop: tuple[str, ...] = ()
+    """A command that asks it to end, run before any signal; empty where signals are enough."""
+    cleanup: tuple[str, ...] = ()
+    """See `Ticket.cleanup`."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,9 @@ class Handle(Protocol):
         ...
 
     async def stop(self, grace: float, repeat_term_after: float | None = None) -> Exit:
-        """End the whole tree: ask the leader (SIGTERM, again every *repeat_term_after* seconds), and after *grace* seconds
-        kill all. Returns when no process of the instance is left, and only then."""
+        """End the whole tree: run its stop command if it has one, ask the leader (SIGTERM, again every *repeat_term_after*
+        seconds), and after *grace* seconds kill all; then clean up. Returns when no process of the instance is left, and only
+        then."""
         ...
 
     def kill(self) -> None:

@@ -162,20 +162,20 @@ class TestEnvironment:
 
 class TestExecutable:
     def test_a_name_is_looked_up_on_the_path_and_the_rest_is_kept(self, program: Path) -> None:
-        found = executable(("my server", "--flag", "a b", ""), str(program.parent), LLAMA)
+        found = executable(("my server", "--flag", "a b", ""), str(program.parent), LLAMA.install_hint)
         assert found == (str(program), "--flag", "a b", "")
 
     def test_a_path_is_made_absolute(self, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(program.parent.parent)
         monkeypatch.setenv("HOME", str(program.parent.parent))
         for word in ("bin/my server", "./bin/my server", "~/bin/my server", str(program)):
-            assert executable((word,), "/nowhere", LLAMA) == (str(program),)
+            assert executable((word,), "/nowhere", LLAMA.install_hint) == (str(program),)
 
     def test_programs_beside_our_own_interpreter_are_found_last(self, tmp_path: Path) -> None:
         ours = Path(sys.executable)
-        assert executable((ours.name,), "/nowhere", MLX) == (str(ours),)
+        assert executable((ours.name,), "/nowhere", MLX.install_hint) == (str(ours),)
         (tmp_path / ours.name).symlink_to("/bin/true")
-        assert executable((ours.name,), str(tmp_path), MLX) == (str(tmp_path / ours.name),)
+        assert executable((ours.name,), str(tmp_path), MLX.install_hint) == (str(tmp_path / ours.name),)
 
     @pytest.mark.parametrize(
         "word",
@@ -183,7 +183,7 @@ class TestExecutable:
     )
     def test_what_is_no_program_is_refused_with_what_installs_it(self, program: Path, word: str) -> None:
         with pytest.raises(StartFailed) as caught:
-            executable((word,), str(program.parent), VLLM)
+            executable((word,), str(program.parent), VLLM.install_hint)
         said = f"{word!r} is not an executable file or a command on PATH; {VLLM.install_hint}"
         assert str(caught.value) == said
 
@@ -191,7 +191,7 @@ class TestExecutable:
         program.chmod(0o644)
         for word in (str(program), str(program.parent), "my server"):
             with pytest.raises(StartFailed, match="is not an executable file"):
-                executable((word,), str(program.parent), LLAMA)
+                executable((word,), str(program.parent), LLAMA.install_hint)
 
 
 class TestModel:

@@ -549,7 +549,7 @@ class Stub:
         except OSError:
             await self.port_taken()
         await loop.create_server(lambda: Connection(self), sock=listener)
-        host, port = listener.getsockname()[:2]
+        host, port = listener.getsockname()[:2] if listener.family != socket.AF_UNIX else (self.options.host, 0)
         if self.switches.port_file:
             self.write_port(port)
         say(f"stubd: listening on http://{host}:{port}")
@@ -558,6 +558,11 @@ class Stub:
 
     def bind(self) -> socket.socket:
         host = self.options.host
+        if host.endswith(".sock"):  # as llama-server tells them
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            listener.bind(host)
+            listener.listen(128)
+            return listener
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named, or asyncio sets no TCP_NODELAY
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
