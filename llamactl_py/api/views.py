@@ -38,7 +38,10 @@ class InstanceView(BaseModel):
     restarts: int = Field(description="Automatic restarts since the daemon started.")
     restart_required: bool = Field(description="Its options were changed while it was up: restart it to apply them.")
     last_exit: ExitView | None = None
-    warnings: list[str] | None = Field(default=None, description="What is odd about the options just sent.")
+    warnings: list[str] | None = Field(
+        default=None,
+        description="What is odd about the options just sent, and what of the stored ones the installed server refuses.",
+    )
 
 
 def show(instance: Instance, warnings: tuple[str, ...] = ()) -> InstanceView:
@@ -62,7 +65,7 @@ def show(instance: Instance, warnings: tuple[str, ...] = ()) -> InstanceView:
         restarts=instance.restarts,
         restart_required=instance.running_options is not None and instance.running_options != instance.options,
         last_exit=ExitView(code=ended.code, last_lines=list(ended.last_lines)) if ended else None,
-        warnings=list(warnings) or None,
+        warnings=list(instance.remarks(warnings)) or None,
     )
 
 

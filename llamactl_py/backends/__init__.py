@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from llamactl_py.backends import parse as _parse
 from llamactl_py.backends.backend import Backend, CommandLine, Served, StopRule
+from llamactl_py.backends.executables import recognise
 from llamactl_py.backends.llama_cpp import LLAMA_CPP
 from llamactl_py.backends.llama_cpp_python import LLAMA_CPP_PYTHON
 from llamactl_py.backends.mlx_lm import MLX_LM
@@ -31,6 +32,7 @@ __all__ = [
     "Value",
     "backend",
     "parse_command",
+    "recognises",
 ]
 
 BACKENDS: Mapping[str, Backend] = MappingProxyType({b.type: b for b in (LLAMA_CPP, LLAMA_CPP_PYTHON, MLX_LM, VLLM)})
@@ -45,6 +47,14 @@ def backend(name: str) -> Backend:
             return known
     names = [n for b in BACKENDS.values() for n in (b.type, b.slug)]
     raise Invalid([Problem("backend_type", f"unknown backend {name!r}{nearest(name, names)}; known are {', '.join(BACKENDS)}")])
+
+
+def recognises(kind: Backend, words: Sequence[str]) -> bool:
+    """Does the program that *words* start bear the name of that server?"""
+    try:
+        return recognise((*words, "--help"), (kind,)).backend is kind
+    except Invalid:
+        return False
 
 
 def parse_command(command: str | Sequence[str], backend_type: str | None = None) -> Parsed:

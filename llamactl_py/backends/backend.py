@@ -83,6 +83,14 @@ class Backend:
     """The image that its makers publish; its entrypoint is the server."""
     docker_arguments: tuple[str, ...] = ()
     """What `docker run` needs for that image to be of use."""
+    help_arguments: tuple[str, ...] = ("--help",)
+    """What makes the program tell all its flags and end; empty where nothing does."""
+    version_arguments: tuple[str, ...] = ("--version",)
+    """What makes it tell its version, put behind the program without its sub-command; empty where nothing does."""
+    devices_arguments: tuple[str, ...] = ()
+    """What makes it list the devices that it can use; empty where nothing does."""
+    distributions: tuple[str, ...] = ()
+    """The Python packages, one of which it comes from: their version is its own, and is known without starting it."""
     address_variables: tuple[str, str] | None = None
     """Variables for host and port that the server believes more than its command line; None where the command line wins."""
 

@@ -152,6 +152,12 @@ class Instances(Frozen):
         "Private directory for the sockets of instances with unix_socket; unset means sockets in data_dir. "
         "The kernel takes no path over 107 bytes.",
     )
+    program_timeout: Seconds = setting(
+        60.0,
+        "LLAMACTL_PROGRAM_TIMEOUT",
+        "Longest time that a server's program may take to tell its version, its help or its devices; then it is ended.",
+        gt=0,
+    )
     max_instances: int = setting(-1, "LLAMACTL_MAX_INSTANCES", "How many instances may exist; -1 means any number.", ge=-1)
     max_running_instances: int = setting(
         -1, "LLAMACTL_MAX_RUNNING_INSTANCES", "How many instances may be up at once; -1 means any number.", ge=-1

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from llamactl_py.backends import Backend, backend
+from llamactl_py.backends.installed import Installed
 from llamactl_py.config.settings import Instances, Settings
 from llamactl_py.ground.errors import StartFailed, StorageFailed
 from llamactl_py.ground.ticket import Ticket
 from llamactl_py.instances import sockets
-from llamactl_py.instances.containers import Box, box
+from llamactl_py.instances.containers import Box, box, is_boxed
 from llamactl_py.instances.options import InstanceOptions
 from llamactl_py.instances.ports import LOOPBACK, Ports, is_free
+from llamactl_py.instances.programs import Program, Programs
 from llamactl_py.instances.readiness import Probe, probe
 from llamactl_py.instances.target import Target, is_socket_path
 from llamactl_py.launchers.base import Command, Handle, Launcher
+
+log = logging.getLogger(__name__)
 
 INHERITED = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|XDG_\w+|LD_LIBRARY_PATH|DYLD_\w+|VIRTUAL_ENV|CONDA_\w+"
@@ -89,6 +95,8 @@ class Workshop:
     environ: Mapping[str, str]
     probe: Probe = probe
     """How a backend is asked whether it is ready; where launchers are fakes, this is theirs too."""
+    programs: Programs | None = None
+    """What is known of the programs that are run; None where launchers are fakes."""
 
     @property
     def limits(self) -> Instances:
@@ -107,12 +115,16 @@ class Workshop:
 
         try:
             made = self.compose(name, options, host, port, api_key)
+            for objection in self.objections(options):
+                log.warning("%s: %s", name, objection)
             handle = await self.launcher.launch(made.command, record)
         except BaseException:
             self.give_back((host, port))
             for ticket in recorded:
                 await self.settled(ticket)
             raise
+        if self.programs and not made.in_container:
+            self.programs.want(self.program(kind, options))  # beside the start, which does not wait for the answer
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         target = Target(name, host, port, headers, kind.may_rest(options.backend_options))
         return Launch(
@@ -126,14 +138,27 @@ class Workshop:
         if container:
             return self._compose_in(container, kind, name, options, port, api_key)
         refuse_missing_model(kind, options)
-        environment = self.environment(kind, options)
-        program = executable(self.words(kind, options), environment.get("PATH", os.defpath), kind.install_hint)
+        found = self.program(kind, options)
+        program, environment = found.words, found.environment
         line = kind.command_line(options.backend_options, command=program, name=name, host=host, port=port, api_key=api_key)
-        stop = kind.stop_argv(options.backend_options, host=host, port=port)
-        if stop:
-            stop = executable(stop, environment.get("PATH", os.defpath), "it is the instance's stop command")
-        command = Command(name, line.argv, {**environment, **line.environment}, self.log_file(name), port, stop=stop)
+        command = Command(
+            name,
+            line.argv,
+            {**environment, **line.environment},
+            self.log_file(name),
+            port,
+            stop=self._stop_command(kind, options, environment, host, port),
+        )
         return Composed(command, Path(program[0]).name, kind, in_container=False)
+
+    def _stop_command(
+        self, kind: Backend, options: InstanceOptions, environment: Mapping[str, str], host: str, port: int
+    ) -> Callable[[int], tuple[str, ...]] | None:
+        def words(pid: int) -> tuple[str, ...]:
+            said = kind.stop_argv(options.backend_options, host=host, port=port)
+            return (shutil.which(said[0], path=environment.get("PATH", os.defpath)) or said[0], *said[1:])
+
+        return words if kind.stop_argv(options.backend_options, host=host, port=port) else None
 
     def _compose_in(
         self, container: Box, kind: Backend, name: str, options: InstanceOptions, port: int, api_key: str | None
@@ -174,22 +199,65 @@ class Workshop:
         except StorageFailed:
             return
 
-    def words(self, kind: Backend, options: InstanceOptions) -> tuple[str, ...]:
+    def program(self, kind: Backend, options: InstanceOptions | None = None) -> Program:
+        """What starts it, looked up: for an instance with *options*, or as the settings alone say. Raises StartFailed."""
+        environment = self.environment(kind, options)
+        search = environment.get("PATH", os.defpath)
+        words = self.words(kind, options)
+        found = Program(kind, executable(words, search, kind.install_hint), environment)
+        if self.programs:
+            self.programs.note(words, search, found)
+        return found
+
+    def installed(self, kind: Backend, options: InstanceOptions | None = None) -> Installed | None:
+        """What that program takes, as far as it has told already. Asks nobody and looks nothing up."""
+        if self.programs is None or (options and self.is_in_container(kind, options)):
+            return None
+        search = self.environment(kind, options).get("PATH", os.defpath)
+        return self.programs.noted(kind, self.words(kind, options), search)
+
+    def objections(self, options: InstanceOptions) -> tuple[str, ...]:
+        """Why a start of the installed version would fail with these options, as far as is known."""
+        return self.remarks(options, ())
+
+    def remarks(self, options: InstanceOptions, warnings: tuple[str, ...]) -> tuple[str, ...]:
+        """*warnings* that hold for the installed version, and its objections."""
+        known = self.installed(backend(options.backend_type), options)
+        return (*known.still_true(warnings), *known.objections(options.backend_options)) if known else warnings
+
+    def ask_about(self, fleet: Iterable[InstanceOptions]) -> None:
+        """Have the programs of all these asked, some time, what they take."""
+        seen = set()
+        for options in fleet:
+            kind = backend(options.backend_type)
+            words = self.words(kind, options)
+            if self.programs and words not in seen and not self.is_in_container(kind, options):
+                seen.add(words)
+                with suppress(StartFailed):  # not there: its start will say so
+                    self.programs.want(self.program(kind, options))
+
+    def is_in_container(self, kind: Backend, options: InstanceOptions) -> bool:
+        return is_boxed(self.settings.backends.of(kind.slug).docker, options)
+
+    def words(self, kind: Backend, options: InstanceOptions | None = None) -> tuple[str, ...]:
         """Executable and leading arguments, before the options."""
         configured = self.settings.backends.of(kind.slug)
-        usual_program, *usual_arguments = kind.command
-        arguments = usual_arguments if configured.args is None else list(configured.args)
-        match options.command_override:
+        arguments = kind.command[1:] if configured.args is None else configured.args
+        match options.command_override if options else None:
             case None:
-                return (configured.command or usual_program, *arguments)
+                return (configured.command, *arguments) if configured.command else (*kind.command[:1], *arguments)
             case str() as program:
                 return (program, *arguments)
             case words:
                 return words
 
-    def environment(self, kind: Backend, options: InstanceOptions) -> dict[str, str]:
+    def environment(self, kind: Backend, options: InstanceOptions | None = None) -> dict[str, str]:
         """The allowed part of the daemon's environment, then the backend's, then the instance's: later wins."""
-        return {**self.inherited(), **self.settings.backends.of(kind.slug).environment, **options.environment}
+        return {
+            **self.inherited(),
+            **self.settings.backends.of(kind.slug).environment,
+            **(options.environment if options else {}),
+        }
 
     def inherited(self, *more: re.Pattern[str]) -> dict[str, str]:
         """The part of the daemon's environment that every backend gets, and what *more* matches."""

@@ -55,9 +55,14 @@ class Box:
         return (self.engine, "rm", "--force", self.name)
 
 
+def is_boxed(settings: Docker, options: InstanceOptions) -> bool:
+    """Does an instance with these options run in a container?"""
+    return settings.enabled if options.docker_enabled is None else options.docker_enabled
+
+
 def box(kind: Backend, settings: Docker, name: str, options: InstanceOptions) -> Box | None:
     """The container of instance *name*, or None where it runs without one. Raises StartFailed."""
-    if not (settings.enabled if options.docker_enabled is None else options.docker_enabled):
+    if not is_boxed(settings, options):
         return None
     own = options.docker or Container()
     image = own.image or settings.image or kind.docker_image

@@ -94,6 +94,10 @@ class Instance:
         process = f"pid={self.pid} port={self.port or self.socket}"
         return f"<Instance {self.name} {self.state} {self._wish.value} leases={self.leases.value} {process} {self.reason!r}>"
 
+    def remarks(self, warnings: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """What the installed server would say to its options, and those of *warnings* that it does not contradict."""
+        return self._workshop.remarks(self.options, warnings)
+
     # -- wishes: anybody may have them ------------------------------------------------------------------------------------
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -22,8 +22,8 @@ class Command:
     port: int
     """TCP port that it is to listen on; 0 where that is none of this machine's (a Unix socket)."""
     directory: Path | None = None
-    stop: tuple[str, ...] = ()
-    """A command that asks it to end, run before any signal; empty where signals are enough."""
+    stop: Callable[[int], Sequence[str]] | None = field(default=None, compare=False)
+    """Given its pid: the command that asks it to end, run before any signal; None where signals are enough."""
     cleanup: tuple[str, ...] = ()
     """See `Ticket.cleanup`."""
 

@@ -112,7 +112,8 @@ class LocalHandle:
 
     async def _run_stop_command(self, grace: float) -> None:
         """Its own way of ending it. Whatever becomes of that: signals follow."""
-        errand = self._errands.run(self._command.stop, self._command.environment, grace)
+        assert self._command.stop
+        errand = self._errands.run(self._command.stop(self.ticket.pid), self._command.environment, grace)
         done = await first_of(errand=errand, hurried=self._hurried.wait())
         outcome = done.get("errand")
         if isinstance(outcome, Outcome) and not outcome.is_good:

@@ -53,7 +53,16 @@ class Bench:
     async def run(
         self, *argv: str, directory: Path | None = None, stop: Words = (), cleanup: Words = (), **environment: str
     ) -> LocalHandle:
-        command = Command("a", argv, {"PATH": os.environ["PATH"], **environment}, self.log, 0, directory, stop, cleanup)
+        command = Command(
+            "a",
+            argv,
+            {"PATH": os.environ["PATH"], **environment},
+            self.log,
+            0,
+            directory,
+            (lambda pid: [str(pid) if w == "PID" else w for w in stop]) if stop else None,
+            cleanup,
+        )
         handle = await self.launcher.launch(command, self.record)
         self.handles.append(handle)
         return handle
@@ -596,6 +605,13 @@ async def test_a_stop_command_is_run_to_its_end_before_any_signal(bench: Bench) 
     await until(lambda: told.exists() and told.read_text())
     assert (await handle.stop(5.0)).code == 0
     assert told.read_text().startswith("up\nasked\n")
+
+
+async def test_a_stop_command_is_told_the_pid_of_the_leader(bench: Bench) -> None:
+    handle = await bench.shell("trap 'exit 7' USR1; while true; do sleep 0.01; done", stop=("/bin/kill", "-USR1", "PID"))
+    await asyncio.sleep(0)
+    ended = await handle.stop(5.0)
+    assert ended.code in (7, -10, -15), "USR1 before its trap is set ends it as well"
 
 
 STOP_COMMANDS = {"fails": ("/bin/false",), "hangs": ("/bin/sleep", "60"), "is not there": ("/no-such-place-as-this",)}

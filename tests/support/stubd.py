@@ -600,6 +600,9 @@ class Stub:
 
 
 def main() -> None:
+    if {"--version", "--help"} & set(sys.argv):  # the daemon asks; llama-server prints and ends as well
+        say("version: 1.0-stub (build 1, commit 0123abc)" if "--version" in sys.argv else "-h, --help  print usage and exit")
+        return
     options, switches = understand(sys.argv[1:], os.environ)
     if switches.ignore_term:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # also before the loop runs
