@@ -333,13 +333,15 @@ class Instance:
 
 
 _TELLING = re.compile(r"error|fail|invalid|unable|couldn't|cannot|exception|not found|no such|out of memory", re.IGNORECASE)
+_USAGE = re.compile(r"usage: |\s+\[-")
 
 
 def telling_line(lines: Sequence[str], longest: int = 300) -> str:
     """The log line that says most about an end: the first of the last ones that speaks of an error, else the very last.
 
-    The first, because servers name the cause and then tell it upwards: "invalid magic", "failed to load", "exiting".
+    The first, because servers name the cause and then tell it upwards: "invalid magic", "failed to load", "exiting". What
+    argparse prints before its error, all flags with their choices, says nothing, even where one of them is ERROR.
     """
-    spoken = [line.strip() for line in lines if line.strip()]
+    spoken = [line.strip() for line in lines if line.strip() and not _USAGE.match(line)]
     line = next((line for line in spoken if _TELLING.search(line)), spoken[-1] if spoken else "")
     return "".join(c if c.isprintable() else " " for c in line[:longest])
