@@ -805,6 +805,11 @@ async def test_an_owner_that_is_cancelled_kills_its_backend() -> None:
         (["loading", "bye"], "bye"),
         (["error: invalid magic", "failed to load model", "exiting"], "error: invalid magic"),
         (["x" * 400], "x" * 300),
+        (
+            ["usage: x [-h] [--error-log]", "         [--log-level {DEBUG,ERROR}]", "x: error: unrecognized arguments: --y"],
+            "x: error: unrecognized arguments: --y",
+        ),
+        (["[error] in brackets"], "[error] in brackets"),
         (["\x1b[31mfatal error\x07"], " [31mfatal error "),
     ],
 )
