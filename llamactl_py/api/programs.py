@@ -207,7 +207,7 @@ def _find(workshop: Workshop, kind: Backend) -> Program | None:
 def _searched(workshop: Workshop, kind: Backend, words: Sequence[str]) -> list[str]:
     if os.sep in words[0]:
         return [words[0]]
-    folders = workshop.environment(kind).get("PATH", os.defpath).split(os.pathsep)
+    folders = workshop.search_path(kind).split(os.pathsep)
     return list(dict.fromkeys((*folders, str(Path(sys.executable).parent))))
 
 

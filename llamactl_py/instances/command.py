@@ -76,12 +76,14 @@ class Launch:
 
 @dataclass(frozen=True)
 class Composed:
-    """What a start runs, worked out: nothing is taken, started or looked up but the program."""
+    """What a start runs, worked out: nothing is taken or started, and nothing looked up but the program.
+
+    *title*: what it is called where its end is told. *program*: what can be asked about itself; None for a container.
+    """
 
     command: Command
-    program: str
-    kind: Backend
-    in_container: bool
+    title: str
+    program: Program | None
 
 
 @dataclass(frozen=True)
@@ -123,13 +125,12 @@ class Workshop:
             for ticket in recorded:
                 await self.settled(ticket)
             raise
-        if self.programs and not made.in_container:
-            self.programs.want(self.program(kind, options))  # beside the start, which does not wait for the answer
+        if self.programs and made.program:
+            self.programs.want(made.program)  # beside the start, which does not wait for the answer
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         target = Target(name, host, port, headers, kind.may_rest(options.backend_options))
-        return Launch(
-            handle, made.program, target, kind.health_path, kind.stop.repeat_term_after, has_own_listener=not made.in_container
-        )
+        is_ours = made.program is not None
+        return Launch(handle, made.title, target, kind.health_path, kind.stop.repeat_term_after, has_own_listener=is_ours)
 
     def compose(self, name: str, options: InstanceOptions, host: str, port: int, api_key: str | None) -> Composed:
         """The exact command of an instance that is to be reached at *host* and *port*. Raises StartFailed."""
@@ -139,17 +140,11 @@ class Workshop:
             return self._compose_in(container, kind, name, options, port, api_key)
         refuse_missing_model(kind, options)
         found = self.program(kind, options)
-        program, environment = found.words, found.environment
-        line = kind.command_line(options.backend_options, command=program, name=name, host=host, port=port, api_key=api_key)
-        command = Command(
-            name,
-            line.argv,
-            {**environment, **line.environment},
-            self.log_file(name),
-            port,
-            stop=self._stop_command(kind, options, environment, host, port),
-        )
-        return Composed(command, Path(program[0]).name, kind, in_container=False)
+        line = kind.command_line(options.backend_options, command=found.words, name=name, host=host, port=port, api_key=api_key)
+        environment = {**found.environment, **line.environment}
+        stop = self._stop_command(kind, options, environment, host, port)
+        command = Command(name, line.argv, environment, self.log_file(name), port, stop=stop)
+        return Composed(command, Path(found.words[0]).name, found)
 
     def _stop_command(
         self, kind: Backend, options: InstanceOptions, environment: Mapping[str, str], host: str, port: int
@@ -173,10 +168,10 @@ class Workshop:
         (engine,) = executable(
             (container.engine,), self.environ.get("PATH", os.defpath), "install it, or set docker.engine of the backend"
         )
-        found = replace(container, engine=engine)
-        argv = found.run(port, inside, line.argv)
-        command = Command(name, argv, environment, self.log_file(name), port, cleanup=found.removal)
-        return Composed(command, f"{Path(engine).name} run {container.image}", kind, in_container=True)
+        container = replace(container, engine=engine)
+        argv = container.run(port, inside, line.argv)
+        command = Command(name, argv, environment, self.log_file(name), port, cleanup=container.removal)
+        return Composed(command, f"{Path(engine).name} run {container.image}", None)
 
     def take_address(self, name: str, options: InstanceOptions) -> tuple[str, int]:
         """Host and port that nobody uses; the path of a socket and 0 where the options want that. Raises StartFailed."""
@@ -201,10 +196,9 @@ class Workshop:
 
     def program(self, kind: Backend, options: InstanceOptions | None = None) -> Program:
         """What starts it, looked up: for an instance with *options*, or as the settings alone say. Raises StartFailed."""
-        environment = self.environment(kind, options)
-        search = environment.get("PATH", os.defpath)
+        search = self.search_path(kind, options)
         words = self.words(kind, options)
-        found = Program(kind, executable(words, search, kind.install_hint), environment)
+        found = Program(kind, executable(words, search, kind.install_hint), self.environment(kind, options))
         if self.programs:
             self.programs.note(words, search, found)
         return found
@@ -213,8 +207,7 @@ class Workshop:
         """What that program takes, as far as it has told already. Asks nobody and looks nothing up."""
         if self.programs is None or (options and self.is_in_container(kind, options)):
             return None
-        search = self.environment(kind, options).get("PATH", os.defpath)
-        return self.programs.noted(kind, self.words(kind, options), search)
+        return self.programs.noted(kind, self.words(kind, options), self.search_path(kind, options))
 
     def objections(self, options: InstanceOptions) -> tuple[str, ...]:
         """Why a start of the installed version would fail with these options, as far as is known."""
@@ -258,6 +251,14 @@ class Workshop:
             **self.settings.backends.of(kind.slug).environment,
             **(options.environment if options else {}),
         }
+
+    def search_path(self, kind: Backend, options: InstanceOptions | None = None) -> str:
+        """PATH of that environment: where programs are looked up. (For every view of an instance: no need to make it whole.)"""
+        of_kind = self.settings.backends.of(kind.slug).environment
+        for environment in (options.environment if options else {}, of_kind, self.environ):
+            if "PATH" in environment:
+                return environment["PATH"]
+        return os.defpath
 
     def inherited(self, *more: re.Pattern[str]) -> dict[str, str]:
         """The part of the daemon's environment that every backend gets, and what *more* matches."""
