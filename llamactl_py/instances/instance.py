@@ -333,15 +333,16 @@ class Instance:
 
 
 _TELLING = re.compile(r"error|fail|invalid|unable|couldn't|cannot|exception|not found|no such|out of memory", re.IGNORECASE)
-_USAGE = re.compile(r"usage: |\s+\[-")
+_PREAMBLE = re.compile(r"^usage: |^\s+\[-|\d validation errors? for ")
 
 
 def telling_line(lines: Sequence[str], longest: int = 300) -> str:
     """The log line that says most about an end: the first of the last ones that speaks of an error, else the very last.
 
     The first, because servers name the cause and then tell it upwards: "invalid magic", "failed to load", "exiting". What
-    argparse prints before its error, all flags with their choices, says nothing, even where one of them is ERROR.
+    argparse prints before its error, all flags with their choices, says nothing, even where one of them is ERROR; and pydantic
+    tells how many errors there are before it tells the first.
     """
-    spoken = [line.strip() for line in lines if line.strip() and not _USAGE.match(line)]
+    spoken = [line.strip() for line in lines if line.strip() and not _PREAMBLE.search(line)]
     line = next((line for line in spoken if _TELLING.search(line)), spoken[-1] if spoken else "")
     return "".join(c if c.isprintable() else " " for c in line[:longest])

@@ -24,6 +24,8 @@ from tests.support.real import COUNTED, count, stream
 
 pytestmark = pytest.mark.vllm
 
+PORTS = "27800-27899"
+"""Ours alone: it takes half a minute from a port's choice until it listens, and other suites may run meanwhile."""
 LOADED = 240.0
 """Seconds in which it is ready on a busy machine; 40 on a quiet one."""
 
@@ -33,7 +35,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, vllm: Path) -> Iterator[Da
     folder = tmp_path_factory.mktemp("vllm")
     config = folder / "llamactl.yaml"
     config.write_text(f"backends: {{vllm: {{command: {vllm}}}}}\ninstances: {{on_demand_start_timeout: {LOADED}}}\n")
-    with daemon(folder, "--config", str(config)) as made:
+    with daemon(folder, "--config", str(config), environment={"LLAMACTL_INSTANCE_PORT_RANGE": PORTS}) as made:
         yield made
 
 
@@ -144,14 +146,14 @@ def test_the_engine_that_outlives_its_killed_leader_is_gone_before_the_next_star
 
 
 def test_a_daemon_that_is_killed_leaves_nothing_that_the_next_one_does_not_end(tmp_path: Path, command: str) -> None:
-    with daemon(tmp_path) as doomed:
+    with daemon(tmp_path, environment={"LLAMACTL_INSTANCE_PORT_RANGE": PORTS}) as doomed:
         doomed.create("tiny", command, start_timeout="5m", auto_restart=False)
         doomed.client.start("tiny")
         doomed.until("tiny", "ready", timeout=LOADED)
         left = family()
         doomed.process.kill()
         doomed.process.wait()
-    with daemon(tmp_path) as second:
+    with daemon(tmp_path, environment={"LLAMACTL_INSTANCE_PORT_RANGE": PORTS}) as second:
         say(f"of {len(left)} processes the next daemon found {sum(map(is_alive, left))} alive after its sweep")
         assert not any(map(is_alive, left))
         assert second.client.instance("tiny")["state"] == "stopped"

@@ -809,6 +809,7 @@ async def test_an_owner_that_is_cancelled_kills_its_backend() -> None:
             ["usage: x [-h] [--error-log]", "         [--log-level {DEBUG,ERROR}]", "x: error: unrecognized arguments: --y"],
             "x: error: unrecognized arguments: --y",
         ),
+        (["x: ValidationError: 1 validation error for Y", "  Value error, too long"], "Value error, too long"),
         (["[error] in brackets"], "[error] in brackets"),
         (["\x1b[31mfatal error\x07"], " [31mfatal error "),
     ],
