@@ -7,15 +7,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
-from pydantic import BaseModel, Field, RootModel
+from pydantic import BaseModel, Field
 
 from llamactl_py.api.route import Handler, Query, Route, flag
 from llamactl_py.auth.policy import Access
 from llamactl_py.backends import BACKENDS, Backend, backend
-from llamactl_py.backends.schema import schema
 from llamactl_py.ground import errors
 from llamactl_py.ground.errors import BackendFailed, Invalid, NotFound, StartFailed
 from llamactl_py.instances.command import Workshop
@@ -28,7 +26,7 @@ PATIENCE = 3.0
 ASKING = "its version is being asked for"
 
 
-class BackendView(BaseModel):
+class BackendView(BaseModel, defer_build=True):
     """One kind of server, and whether it can be run here."""
 
     type: str = Field(description="Its name in `backend_type`.")
@@ -46,7 +44,7 @@ class BackendView(BaseModel):
     note: str | None = Field(default=None, description="Why something is not known.")
 
 
-class FlagView(BaseModel):
+class FlagView(BaseModel, defer_build=True):
     """A flag that only one of the two knows: the installed program, or the description of its options."""
 
     flags: list[str]
@@ -62,7 +60,7 @@ class BackendDetail(BackendView):
     missing_flags: list[FlagView] | None = Field(default=None, description="What our description has and it does not take.")
 
 
-class OptionsSchema(RootModel[dict[str, Any]]):
+class OptionsSchema(BaseModel, defer_build=True, extra="allow"):
     """JSON Schema (2020-12) of `backend_options`."""
 
 
@@ -109,8 +107,10 @@ async def get_options(services: Services, request: web.Request) -> OptionsSchema
     A JSON Schema with groups, units, defaults and help. What the installed version does not take is marked `deprecated`, and
     `x-new-flags` has what only it takes, as soon as its help was read; this asks nobody.
     """
+    from llamactl_py.backends.schema import schema
+
     kind = _kind(request)
-    return OptionsSchema(schema(kind.title, kind.catalogue, services.fleet.workshop.installed(kind)))
+    return OptionsSchema(**schema(kind.title, kind.catalogue, services.fleet.workshop.installed(kind)))
 
 
 async def get_backend_help(services: Services, request: web.Request) -> str:

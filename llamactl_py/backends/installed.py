@@ -94,8 +94,9 @@ class Installed:
         for key, value in options.items():
             if key == EXTRA:
                 yield from (w for w in map(str, value if isinstance(value, list) else ()) if _looks_like_flag(w))
-            elif key != "model" and not ((flag := self.catalogue.flags[key]).env and flag.secret):
-                # Every server takes a model in some way, and secrets go through the environment.
+            elif key != "model" and (flag := self.catalogue.flags.get(key)) and not (flag.env and flag.secret):
+                # Every server takes a model in some way, secrets go through the environment, and options may have been stored
+                # when the catalogue knew them.
                 yield from arguments(self.catalogue, {key: value}, positional_model=False)[:1]
 
     def _objection(self, word: str) -> str:

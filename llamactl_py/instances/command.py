@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from llamactl_py.backends import Backend, backend
-from llamactl_py.backends.installed import Installed
 from llamactl_py.config.settings import Instances, Settings
 from llamactl_py.ground.errors import StartFailed, StorageFailed
 from llamactl_py.ground.ticket import Ticket
@@ -27,6 +26,9 @@ from llamactl_py.instances.programs import Program, Programs
 from llamactl_py.instances.readiness import Probe, probe
 from llamactl_py.instances.target import Target, is_socket_path
 from llamactl_py.launchers.base import Command, Handle, Launcher
+
+if TYPE_CHECKING:
+    from llamactl_py.backends.installed import Installed
 
 log = logging.getLogger(__name__)
 

@@ -15,12 +15,14 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from llamactl_py.backends import Backend, recognises
-from llamactl_py.backends.installed import Installed, installed
 from llamactl_py.ground.errors import StorageFailed
 from llamactl_py.launchers.errands import Outcome
+
+if TYPE_CHECKING:  # reading helps is for later: no start of a daemon needs it
+    from llamactl_py.backends.installed import Installed
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +138,8 @@ class Programs:
 
     async def answer(self, program: Program, question: Question, *, afresh: bool = False) -> Answer:
         """What it says, asked now if that is not known of this very file. *afresh*: asked in any case."""
+        from llamactl_py.backends.installed import installed
+
         known = self._remember(program)
         async with known.asking:
             identity = await asyncio.to_thread(identify, program)

@@ -101,6 +101,7 @@ class TestObjections:
             ({"extra_args": ["--bogus", "-1", "--threads", "2", "x"]}, ["--bogus"]),
             ({"extra_args": ["--bogus", "--bogus"]}, ["--bogus"]),
             ({"model": "--x"}, []),
+            ({"an_option_of_an_older_catalogue": 1}, []),
             ({}, []),
         ],
     )
