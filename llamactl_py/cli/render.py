@@ -61,7 +61,7 @@ def instances(rows: Sequence[dict[str, Any]]) -> None:
         "STATE": [state(row) for row in rows],
         "SINCE": [age(time.time() - row["since"]) for row in rows],
         "BACKEND": [row["options"]["backend_type"] for row in rows],
-        "PORT": [str(row.get("port", "-")) for row in rows],
+        "PORT": [str(row.get("port") or ("socket" if row.get("socket") else "-")) for row in rows],
         "PID": [str(row.get("pid", "-")) for row in rows],
         "IN FLIGHT": [str(row["in_flight"]) for row in rows],
         "RESTARTS": [str(row["restarts"]) for row in rows],

@@ -57,12 +57,13 @@ class Errands:
         """Run *argv* (a full path first) for at most *timeout* seconds; more than *most* bytes of what it says end it."""
         mark = f"{self._mark}:{secrets.token_hex(16)}"
         with ExitStack() as cleanup:
-            ours, theirs = socket.socketpair()
-            cleanup.callback(ours.close)
-            ours.setblocking(False)
-            said, output = os.pipe()
-            cleanup.callback(os.close, said)
             try:
+                ours, theirs = socket.socketpair()
+                cleanup.callback(ours.close)
+                cleanup.callback(theirs.close)
+                ours.setblocking(False)
+                said, output = os.pipe()
+                cleanup.callback(os.close, said)
                 try:
                     child = spawn(theirs, output, mark)
                 finally:
@@ -71,9 +72,9 @@ class Errands:
                 self.leaders.add(child.pid)
                 cleanup.callback(self.leaders.discard, child.pid)
                 await become(ours, argv, {**environment, SPAWN_VARIABLE: mark}, None)
-            except StartFailed as error:
+                return await _attend(child, said, mark, timeout, most)
+            except (StartFailed, OSError) as error:  # the latter: no descriptors left, for one
                 return Outcome("", None, str(error))
-            return await _attend(child, said, mark, timeout, most)
 
 
 async def _attend(child: subprocess.Popen[bytes], said: int, mark: str, timeout: float, most: int) -> Outcome:
@@ -129,9 +130,17 @@ async def _until_ended(child: subprocess.Popen[bytes]) -> None:
 async def _end(child: subprocess.Popen[bytes], ticket: Ticket, mark: str) -> None:
     """Kill what is left of it."""
     pause = 0.005
-    while members := await asyncio.to_thread(_living, child, ticket, mark):
-        for member in members:
-            member.send(signal.SIGKILL)
+    while True:
+        try:
+            members = await asyncio.to_thread(_living, child, ticket, mark)
+            for member in members:
+                member.send(signal.SIGKILL)
+        except OSError:  # nothing to look at processes with: that they cannot be seen does not mean that they are gone
+            members = []
+            pause = 0.5
+        else:
+            if not members:
+                return
         await asyncio.sleep(pause)
         pause = min(pause * 2, 0.5)
 

@@ -869,7 +869,13 @@ def test_a_demo_without_any_server_says_what_to_install(scratch: Path) -> None:
     nothing_is_left(scratch)
 
 
-# ---- backends
+# ---- sockets and backends
+
+
+def test_an_instance_may_be_made_with_a_socket_which_is_shown_in_place_of_its_port(served: Daemon, llamactl: Llamactl) -> None:
+    assert llamactl("create", "a", "--unix-socket", "--start", "--", *SERVER).code == 0
+    assert served.client.instance("a")["socket"] == str(served.data / "sockets" / "a.sock")
+    assert " socket " in llamactl("ps").out
 
 
 def test_backends_are_shown_with_what_is_found_and_how_to_get_the_rest(shared: Daemon, llamactl: Llamactl) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import secrets
 import time
 from pathlib import Path
@@ -97,3 +98,17 @@ async def test_who_does_not_want_to_know_any_more_leaves_nothing_running(errands
 async def test_many_at_once_do_not_mix_what_they_say(errands: Errands) -> None:
     outcomes = await asyncio.gather(*(shell(errands, f"echo {number}") for number in range(20)))
     assert [outcome.text for outcome in outcomes] == [f"{number}\n" for number in range(20)]
+
+
+async def test_without_descriptors_it_is_a_reason_and_no_exception(errands: Errands) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    for room in range(8):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + room, hard))
+        try:
+            outcome = await shell(errands, "exit 3")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert outcome.code == 3 or "Too many open files" in outcome.trouble, (room, outcome)
+    assert errands.leaders == set()
