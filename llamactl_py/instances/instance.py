@@ -333,7 +333,8 @@ class Instance:
 
 
 _TELLING = re.compile(r"error|fail|invalid|unable|couldn't|cannot|exception|not found|no such|out of memory", re.IGNORECASE)
-_PREAMBLE = re.compile(r"^usage: |^\s+\[-|\d validation errors? for ")
+_FRAME = re.compile(r'\s+File ".*", line \d+')
+_PREAMBLE = re.compile(rf"^usage: |^\s+\[-|\d validation errors? for |{_FRAME.pattern}")
 
 
 def telling_line(lines: Sequence[str], longest: int = 300) -> str:
@@ -341,8 +342,12 @@ def telling_line(lines: Sequence[str], longest: int = 300) -> str:
 
     The first, because servers name the cause and then tell it upwards: "invalid magic", "failed to load", "exiting". What
     argparse prints before its error, all flags with their choices, says nothing, even where one of them is ERROR; and pydantic
-    tells how many errors there are before it tells the first.
+    tells how many errors there are before it tells the first; and the code in a traceback may raise, but does not say what.
     """
-    spoken = [line.strip() for line in lines if line.strip() and not _PREAMBLE.search(line)]
+    spoken = [
+        line.strip()
+        for before, line in zip(("", *lines), lines, strict=False)
+        if line.strip() and not _PREAMBLE.search(line) and not _FRAME.search(before)
+    ]
     line = next((line for line in spoken if _TELLING.search(line)), spoken[-1] if spoken else "")
     return "".join(c if c.isprintable() else " " for c in line[:longest])

@@ -58,7 +58,10 @@ def test_it_is_asked_for_its_version_and_its_help(tmp_path: Path, llama_cpp_pyth
 
 @pytest.mark.parametrize(
     ("flags", "reason"),
-    [("--no_such_flag_at_all 1", "unrecognized arguments: --no_such_flag_at_all"), ("", "does not exist|Model path")],
+    [
+        ("--no_such_flag_at_all 1", "unrecognized arguments: --no_such_flag_at_all"),
+        ("", r"Failed to load model from file: \S+garbage.gguf"),
+    ],
     ids=["unknown flag", "garbage model"],
 )
 def test_what_it_says_about_a_bad_command_reaches_the_user(
@@ -67,5 +70,5 @@ def test_what_it_says_about_a_bad_command_reaches_the_user(
     garbage = tmp_path / "garbage.gguf"
     garbage.write_bytes(b"GARBAGE!" * 100)
     served.create("bad", command(flags) if flags else command(model=garbage), max_restarts=0)
-    with pytest.raises(openai.APIStatusError, match=reason if flags else "garbage"):
+    with pytest.raises(openai.APIStatusError, match=reason):
         count(sdk(served), "bad")
