@@ -147,7 +147,7 @@ class Backend:
             return CommandLine((*command, *words, self.socket_flag, host), environment)
         return CommandLine((*command, *words, "--host", host, "--port", str(port)), environment)
 
-    def stop_argv(self, options: Options, *, host: str, port: int) -> tuple[str, ...]:
+    def stop_argv(self, options: Options, *, host: str, port: int, name: str = "", pid: int = 0) -> tuple[str, ...]:
         """A command that asks a running server to end, before it is sent any signal; empty where signals are all it needs."""
         return ()
 

@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -144,18 +144,14 @@ class Workshop:
         found = self.program(kind, options)
         line = kind.command_line(options.backend_options, command=found.words, name=name, host=host, port=port, api_key=api_key)
         environment = {**found.environment, **line.environment}
-        stop = self._stop_command(kind, options, environment, host, port)
-        command = Command(name, line.argv, environment, self.log_file(name), port, stop=stop)
+
+        def stop(pid: int) -> tuple[str, ...]:
+            words = kind.stop_argv(options.backend_options, host=host, port=port, name=name, pid=pid)
+            return (shutil.which(words[0], path=environment.get("PATH", os.defpath)) or words[0], *words[1:])
+
+        asks = stop if kind.stop_argv(options.backend_options, host=host, port=port) else None
+        command = Command(name, line.argv, environment, self.log_file(name), port, stop=asks)
         return Composed(command, Path(found.words[0]).name, found)
-
-    def _stop_command(
-        self, kind: Backend, options: InstanceOptions, environment: Mapping[str, str], host: str, port: int
-    ) -> Callable[[int], tuple[str, ...]] | None:
-        def words(pid: int) -> tuple[str, ...]:
-            said = kind.stop_argv(options.backend_options, host=host, port=port)
-            return (shutil.which(said[0], path=environment.get("PATH", os.defpath)) or said[0], *said[1:])
-
-        return words if kind.stop_argv(options.backend_options, host=host, port=port) else None
 
     def _compose_in(
         self, container: Box, kind: Backend, name: str, options: InstanceOptions, port: int, api_key: str | None
