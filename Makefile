@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check quick test-soak bench llama-server clean
+.PHONY: help demo test check quick test-soak test-vllm test-llama-cpp-python bench llama-server clean
 
 help:
 	@echo "make demo          see it work: a tiny model, a real backend, a streamed answer"
@@ -12,6 +12,8 @@ help:
 	@echo "make check         format, lint, types, layers, and the whole suite"
 	@echo "make quick         the suite without real backends"
 	@echo "make test-soak     long repetitions (about 10 minutes)"
+	@echo "make test-vllm     a real vLLM on the CPU (installs 3 GB once; then about 10 minutes)"
+	@echo "make test-llama-cpp-python   a real llama-cpp-python server (compiled once, 4 minutes)"
 	@echo "make bench         the figures of benchmarks/README.md"
 	@echo "make clean         remove $(VENV) and caches"
 
@@ -25,10 +27,16 @@ check: $(VENV)/test llama-server
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
 
 quick: $(VENV)/test
-	$(BIN)/python -m pytest -m "not real and not soak"
+	$(BIN)/python -m pytest -m "not real and not soak and not vllm and not llama_cpp_python"
 
 test-soak: $(VENV)/test llama-server
 	LLAMACTL_TEST_LLAMA_SERVER="$$($(BIN)/python scripts/llama_server.py)" $(BIN)/python -m pytest -m soak
+
+test-vllm: $(VENV)/test
+	LLAMACTL_TEST_VLLM="$$($(BIN)/python scripts/model_servers.py vllm)" $(BIN)/python -m pytest -m vllm
+
+test-llama-cpp-python: $(VENV)/test
+	LLAMACTL_TEST_LLAMA_CPP_PYTHON="$$($(BIN)/python scripts/model_servers.py llama-cpp-python)" $(BIN)/python -m pytest -m llama_cpp_python
 
 bench: $(VENV)/test llama-server
 	LLAMACTL_TEST_LLAMA_SERVER="$$($(BIN)/python scripts/llama_server.py)" $(BIN)/python -m benchmarks

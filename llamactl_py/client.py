@@ -78,6 +78,18 @@ class Client:
         parsed: dict[str, Any] = self._json("POST", "/api/v1/backends/parse-command", body)
         return parsed
 
+    def backends(self) -> list[dict[str, Any]]:
+        """Every kind of server, and whether it is installed where the daemon runs."""
+        found: list[dict[str, Any]] = self._json("GET", "/api/v1/backends")
+        return found
+
+    def backend(self, kind: str, *, refresh: bool = False) -> dict[str, Any]:
+        """One kind of server; the first time, or with *refresh*, its program is asked, which may take a minute."""
+        path = f"/api/v1/backends/{quote(kind, safe='')}" + ("?refresh=true" if refresh else "")
+        with self._request("GET", path, patient=True) as answer:
+            found: dict[str, Any] = json.loads(answer.read())
+        return found
+
     def logs(self, name: str, lines: int, *, follow: bool = False) -> Iterator[bytes]:
         """The log in pieces as they come; with *follow* it does not end by itself."""
         path = f"{_path(name)}/logs?lines={lines}" + ("&follow=true" if follow else "")

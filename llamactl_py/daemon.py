@@ -27,9 +27,10 @@ from llamactl_py.config.settings import Server, Settings
 from llamactl_py.ground import clock
 from llamactl_py.ground.errors import BadConfiguration, DaemonRefused, LlamactlError, ShuttingDown, StorageFailed
 from llamactl_py.ground.ticket import Ticket
-from llamactl_py.instances.command import Workshop
+from llamactl_py.instances.command import ENGINE, Workshop, inherited
 from llamactl_py.instances.fleet import Fleet
 from llamactl_py.instances.ports import Ports
+from llamactl_py.instances.programs import Programs
 from llamactl_py.instances.state import AT_REST
 from llamactl_py.launchers.local import LocalLauncher
 from llamactl_py.proxy.front import Door, Patience
@@ -40,6 +41,7 @@ from llamactl_py.storage.database import Database
 from llamactl_py.storage.instances import InstanceStore
 from llamactl_py.storage.keys import KeyStore
 from llamactl_py.storage.lock import DataDirectoryLock
+from llamactl_py.storage.programs import ProgramStore
 from llamactl_py.storage.tickets import TicketStore
 
 log = logging.getLogger(__name__)
@@ -125,8 +127,10 @@ async def _alive(
         settings.data_dir, clock.now, int(instances.log_rotation_max_size * 1e6), instances.log_rotation_backups
     )
     left = await tickets.all()
-    swept = await _sweep(launcher, left)
-    workshop = Workshop(settings, launcher, tickets, Ports(*instances.port_range, exclude=(port,)), environ)
+    swept = await _sweep(launcher, left, environ)
+    programs = Programs(launcher.errands.run, ProgramStore(database, clock.now), instances.program_timeout)
+    ports = Ports(*instances.port_range, exclude=(port,))
+    workshop = Workshop(settings, launcher, tickets, ports, environ, programs=programs)
     store = InstanceStore(database, clock.now)
     fleet = Fleet(store, workshop, clock.now)
     keys = KeyRing(KeyStore(database, clock.now), clock.now, (key, *settings.auth.management_keys))
@@ -158,13 +162,14 @@ async def _alive(
             settings.server.fast_path,
             access.add if access else None,
         )
-        works = (fleet.run(), dispatcher.run(), pool.run(), door.run(), launcher.maintain())
+        works = (fleet.run(), dispatcher.run(), pool.run(), door.run(), launcher.maintain(), programs.run())
         workers = [tasks.create_task(work) for work in works]
         await asyncio.sleep(0)  # let the fleet employ its owners
         server = await asyncio.get_running_loop().create_server(door, sock=listener, backlog=1024)
         url = f"http://{_for_url(settings.server.host)}:{port}"
         _write_address(settings.data_dir, url)
         tasks.create_task(_resume(dispatcher, fleet, store, to_resume))
+        workshop.ask_about(instance.options for instance in fleet)
         try:
             yield Running(url, key, is_new, settings.data_dir / paths.MANAGEMENT_KEY, services, tuple(swept))
         finally:
@@ -200,9 +205,9 @@ def _patience(server: Server) -> Patience:
     return Patience(server.header_timeout, server.body_timeout, server.keepalive_timeout, server.max_body_size)
 
 
-async def _sweep(launcher: LocalLauncher, left: list[Ticket]) -> list[int]:
+async def _sweep(launcher: LocalLauncher, left: list[Ticket], environ: Mapping[str, str]) -> list[int]:
     """Settle what an earlier daemon left: before a port is used, none of its processes may be there any more."""
-    swept = await launcher.sweep(left)
+    swept = await launcher.sweep(left, inherited(environ, ENGINE))
     if swept:
         log.warning("an earlier daemon ended without stopping its backends; killed what was left: %s", swept)
     return swept

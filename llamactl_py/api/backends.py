@@ -9,9 +9,10 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from llamactl_py.api.route import Route, read_model
 from llamactl_py.auth.policy import Access
-from llamactl_py.backends import BACKENDS, parse_command
+from llamactl_py.backends import BACKENDS, Parsed, parse_command
 from llamactl_py.ground import errors
 from llamactl_py.ground.validation import Frozen
+from llamactl_py.instances.options import parse_options
 from llamactl_py.services import Services
 
 Line = Annotated[str, StringConstraints(max_length=65_536)]
@@ -50,7 +51,7 @@ async def parse_any(services: Services, request: web.Request) -> ParsedCommand:
     The backend is recognised by the executable. Nothing is executed, and nothing is lost: what the catalogue does not know
     is kept in extra_args, in order.
     """
-    return await _parse(request, None)
+    return await _parse(services, request, None)
 
 
 async def parse_for(services: Services, request: web.Request) -> ParsedCommand:
@@ -58,12 +59,13 @@ async def parse_for(services: Services, request: web.Request) -> ParsedCommand:
 
     The executable may be left out.
     """
-    return await _parse(request, request.match_info["backend"])
+    return await _parse(services, request, request.match_info["backend"])
 
 
-async def _parse(request: web.Request, kind: str | None) -> ParsedCommand:
+async def _parse(services: Services, request: web.Request, kind: str | None) -> ParsedCommand:
     line = await read_model(request, CommandLine)
     parsed = parse_command(line.command, kind or line.backend_type)
+    warnings = _remarks(services, parsed)
     override = parsed.command_override
     return ParsedCommand(
         backend_type=parsed.backend_type,
@@ -72,8 +74,27 @@ async def _parse(request: web.Request, kind: str | None) -> ParsedCommand:
         command_override=list(override) if isinstance(override, tuple) else override,
         docker_enabled=True if parsed.docker else None,
         docker=parsed.docker,
-        warnings=list(parsed.warnings) or None,
+        warnings=list(warnings) or None,
     )
+
+
+def _remarks(services: Services, parsed: Parsed) -> tuple[str, ...]:
+    """The warnings that hold for the version installed here, and what that one would refuse, as far as it has told already: nothing is run for
+    a command line that was only pasted."""
+    workshop = services.fleet.workshop
+    raw = {
+        "backend_type": parsed.backend_type,
+        "backend_options": parsed.backend_options,
+        "environment": parsed.environment,
+        "command_override": parsed.command_override,
+        "docker_enabled": True if parsed.docker else None,
+        "docker": parsed.docker,
+    }
+    try:
+        options, _ = parse_options(raw, workshop.limits)
+    except errors.Invalid:  # creating the instance will say it, field by field
+        return parsed.warnings
+    return workshop.remarks(options, parsed.warnings)
 
 
 _EXAMPLE = {"command": "llama-server -m /models/qwen3-8b-q4_k_m.gguf -c 8192 -ngl 99"}

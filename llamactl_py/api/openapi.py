@@ -25,7 +25,7 @@ PATH_PARAMETERS = {
     "name": "Name of the instance.",
     "id": "Number of the key, or id of the request.",
     "path": "Path on the backend.",
-    "backend": "Kind of server: llama-cpp, mlx or vllm.",
+    "backend": "Kind of server, by its type or slug: llama_cpp or llama-cpp, mlx_lm or mlx, vllm, ...",
 }
 
 

@@ -32,12 +32,16 @@ class InstanceView(BaseModel):
     reason: str | None = Field(default=None, description="Why it failed or is being restarted.")
     pid: int | None = Field(default=None, description="Leading process, while there is one.")
     port: int | None = Field(default=None, description="Port of its backend on loopback, while it is up.")
+    socket: str | None = Field(default=None, description="Unix socket of its backend, while it is up and has one.")
     in_flight: int = Field(description="Requests that it is answering now.")
     idle_seconds: float | None = Field(default=None, description="Seconds since the end of its last request, while it is ready.")
     restarts: int = Field(description="Automatic restarts since the daemon started.")
     restart_required: bool = Field(description="Its options were changed while it was up: restart it to apply them.")
     last_exit: ExitView | None = None
-    warnings: list[str] | None = Field(default=None, description="What is odd about the options just sent.")
+    warnings: list[str] | None = Field(
+        default=None,
+        description="What is odd about the options just sent, and what of the stored ones the installed server refuses.",
+    )
 
 
 def show(instance: Instance, warnings: tuple[str, ...] = ()) -> InstanceView:
@@ -55,12 +59,13 @@ def show(instance: Instance, warnings: tuple[str, ...] = ()) -> InstanceView:
         reason=instance.reason or None,
         pid=instance.pid,
         port=instance.port,
+        socket=instance.socket,
         in_flight=instance.leases.value,
         idle_seconds=round(asyncio.get_running_loop().time() - instance.last_used, 1) if is_idle else None,
         restarts=instance.restarts,
         restart_required=instance.running_options is not None and instance.running_options != instance.options,
         last_exit=ExitView(code=ended.code, last_lines=list(ended.last_lines)) if ended else None,
-        warnings=list(warnings) or None,
+        warnings=list(instance.remarks(warnings)) or None,
     )
 
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from llamactl_py.backends import parse as _parse
 from llamactl_py.backends.backend import Backend, CommandLine, Served, StopRule
 from llamactl_py.backends.custom import CUSTOM
+from llamactl_py.backends.executables import recognise
 from llamactl_py.backends.llama_cpp import LLAMA_CPP
 from llamactl_py.backends.llama_cpp_python import LLAMA_CPP_PYTHON
 from llamactl_py.backends.lmdeploy import LMDEPLOY
@@ -34,6 +35,7 @@ __all__ = [
     "Value",
     "backend",
     "parse_command",
+    "recognises",
 ]
 
 BACKENDS: Mapping[str, Backend] = MappingProxyType(
@@ -50,6 +52,14 @@ def backend(name: str) -> Backend:
             return known
     names = [n for b in BACKENDS.values() for n in (b.type, b.slug)]
     raise Invalid([Problem("backend_type", f"unknown backend {name!r}{nearest(name, names)}; known are {', '.join(BACKENDS)}")])
+
+
+def recognises(kind: Backend, words: Sequence[str]) -> bool:
+    """Does the program that *words* start bear the name of that server?"""
+    try:
+        return recognise((*words, "--help"), (kind,)).backend is kind
+    except Invalid:
+        return False
 
 
 def parse_command(command: str | Sequence[str], backend_type: str | None = None) -> Parsed:

@@ -87,6 +87,20 @@ class Backend:
     takes_any_command: bool = False
     """Any program is its program: nothing in a pasted line is looked up."""
     default_environment: tuple[tuple[str, str], ...] = ()
+    socket_flag: str | None = None
+    """The flag that makes it listen on a Unix socket, whose path is its value; None where it cannot."""
+    docker_image: str = ""
+    """The image that its makers publish; its entrypoint is the server."""
+    docker_arguments: tuple[str, ...] = ()
+    """What `docker run` needs for that image to be of use."""
+    help_arguments: tuple[str, ...] = ("--help",)
+    """What makes the program tell all its flags and end; empty where nothing does."""
+    version_arguments: tuple[str, ...] = ("--version",)
+    """What makes it tell its version, put behind the program without its sub-command; empty where nothing does."""
+    devices_arguments: tuple[str, ...] = ()
+    """What makes it list the devices that it can use; empty where nothing does."""
+    distributions: tuple[str, ...] = ()
+    """The Python packages, one of which it comes from: their version is its own, and is known without starting it."""
     address_variables: tuple[str, str] | None = None
     """Variables for host and port that the server believes more than its command line; None where the command line wins."""
 
@@ -136,7 +150,8 @@ class Backend:
         api_key: str | None,
         environment: Mapping[str, str] = MappingProxyType({}),
     ) -> CommandLine:
-        """What starts instance *name*: *command*, then the options (see `arguments` for their order), then host and port.
+        """What starts instance *name*: *command*, then the options (see `arguments` for their order), then host and port, or
+        the Unix socket where *host* is its path.
 
         Unless the options name the served model, the instance's name is passed where the server takes one. The API key and
         other secrets go into the environment. *environment* is the instance's own; only a custom command changes it.
@@ -158,6 +173,8 @@ class Backend:
         bare = self.positional_model and tuple(command[-1:]) == self.command[-1:]
         words = arguments(self.catalogue, given, positional_model=bare)
         # Last, so that they win over anything that extra_args could hold.
+        if host.startswith("/") and self.socket_flag:
+            return CommandLine((*command, *words, self.socket_flag, host), variables)
         host_flag, port_flag = self.address_flags
         return CommandLine((*command, *words, host_flag, host, port_flag, str(port)), variables)
 

@@ -177,4 +177,6 @@ CUSTOM = Custom(
     install_hint="check the first word of backend_options.command.",
     serves=_serves,
     takes_any_command=True,
+    help_arguments=(),
+    version_arguments=(),
 )

@@ -55,6 +55,9 @@ LLAMA_CPP = Backend(
     name_key="alias",
     api_key_variable="LLAMA_API_KEY",
     stop=StopRule(repeat_term_after=2.0),
+    socket_flag="--host",
+    devices_arguments=("--list-devices",),
+    docker_image="ghcr.io/ggml-org/llama.cpp:server",
     resting_connections=2,
     connection_threads="threads_http",
 )

@@ -38,4 +38,6 @@ LLAMA_CPP_PYTHON = Backend(
     health_path="/docs",
     default_environment=(("INTERRUPT_REQUESTS", "false"),),
     address_variables=("HOST", "PORT"),
+    version_arguments=(),
+    distributions=("llama-cpp-python",),
 )

@@ -29,4 +29,5 @@ LMDEPLOY = Backend(
     serves=_serves,
     name_key="model_name",
     address_flags=("--server-name", "--server-port"),
+    distributions=("lmdeploy",),
 )

@@ -26,4 +26,6 @@ MLX_LM = Backend(
     install_hint="Install mlx-lm (pip install mlx-lm; on Linux also 'mlx[cpu]'), "
     "or set the full path of mlx_lm.server as the command.",
     serves=_serves,
+    version_arguments=(),
+    distributions=("mlx-lm",),
 )

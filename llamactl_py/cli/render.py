@@ -61,7 +61,7 @@ def instances(rows: Sequence[dict[str, Any]]) -> None:
         "STATE": [state(row) for row in rows],
         "SINCE": [age(time.time() - row["since"]) for row in rows],
         "BACKEND": [row["options"]["backend_type"] for row in rows],
-        "PORT": [str(row.get("port", "-")) for row in rows],
+        "PORT": [str(row.get("port") or ("socket" if row.get("socket") else "-")) for row in rows],
         "PID": [str(row.get("pid", "-")) for row in rows],
         "IN FLIGHT": [str(row["in_flight"]) for row in rows],
         "RESTARTS": [str(row["restarts"]) for row in rows],
@@ -108,6 +108,44 @@ def keys(rows: Sequence[dict[str, Any]]) -> None:
     }
     for line in _lines(columns):
         out.print(line)
+
+
+def backends(rows: Sequence[dict[str, Any]]) -> None:
+    """The table of servers; how to install one that is not found stands below it."""
+    columns = {
+        "TYPE": [row["slug"] for row in rows],
+        "FOUND": ["[green]yes[/]" if row["found"] else "[dim]no[/]" for row in rows],
+        "VERSION": [escape(row.get("version", "-")) for row in rows],
+        "PATH": [escape(row.get("path") or " ".join(row["command"])) for row in rows],
+        "NOTE": [escape(row.get("note", "")) for row in rows],
+    }
+    if not any(columns["NOTE"]):
+        del columns["NOTE"]
+    for line in _lines(columns):
+        out.print(line)
+    for row in rows:
+        if not row["found"]:
+            out.print(f"[bold]{row['slug']}[/]: {escape(row['install'])}")
+
+
+def backend(found: dict[str, Any]) -> None:
+    """One server: what is known of it, and how it differs from what we describe."""
+    out.print(f"[bold]{escape(found['title'])}[/] ({found['slug']})")
+    out.print(f"command: {escape(' '.join(found['command']))}")
+    if found["found"]:
+        out.print(f"path:    {escape(found.get('path', '-'))}")
+        out.print(f"version: {escape(found.get('version', 'not known'))}; options are described for {found['options_version']}")
+    else:
+        out.print(f"[bold red]not found[/]; {escape(found['install'])}")
+        out.print(f"looked for in: {escape(', '.join(found.get('searched', [])))}")
+    if found.get("note"):
+        out.print(f"note:    {escape(found['note'])}")
+    for title, key in (("takes, and we do not describe", "new_flags"), ("does not take", "missing_flags")):
+        if found.get(key):
+            out.print(f"[bold]{title}:[/]")
+        for flag in found.get(key) or ():
+            instead = f" [yellow](use {escape(flag['instead'])})[/]" if flag.get("instead") else ""
+            out.print(f"  {escape(', '.join(flag['flags']))}{instead}  [dim]{escape(flag['help'])}[/]")
 
 
 def warnings(found: Sequence[str]) -> None:

@@ -95,6 +95,20 @@ class Server(Frozen):
     )
 
 
+class Docker(Frozen):
+    """How one kind of server is run in a container."""
+
+    enabled: bool = setting(False, None, "Run its instances in containers, unless their own docker_enabled says otherwise.")
+    engine: str = setting("docker", None, "Program that runs containers: docker, podman, or a path.")
+    image: str = setting("", None, "Image to run; empty takes the one that the server's makers publish.")
+    args: tuple[str, ...] | None = setting(
+        None,
+        None,
+        "Further words for `run`, before the image; unset takes what the usual image needs (vLLM: --gpus all --shm-size 1g).",
+    )
+    environment: dict[str, str] = setting({}, None, "Environment variables inside the container.")
+
+
 class Backend(Frozen):
     """How one kind of server is run."""
 
@@ -103,6 +117,7 @@ class Backend(Frozen):
         None, None, "Arguments put before all others; unset takes the backend's usual ones (vLLM: serve)."
     )
     environment: dict[str, str] = setting({}, None, "Environment variables for every instance of this backend.")
+    docker: Docker = Field(default=Docker(), description="How it is run in a container.")
 
 
 class Backends(Frozen):
@@ -133,6 +148,18 @@ class Instances(Frozen):
 
     port_range: tuple[Port, Port] = setting(
         (8000, 9000), "LLAMACTL_INSTANCE_PORT_RANGE", "First and last port that backends may be given; each is tried before use."
+    )
+    sockets_dir: LocalPath | None = setting(
+        None,
+        "LLAMACTL_SOCKETS_DIR",
+        "Private directory for the sockets of instances with unix_socket; unset means sockets in data_dir. "
+        "The kernel takes no path over 107 bytes.",
+    )
+    program_timeout: Seconds = setting(
+        60.0,
+        "LLAMACTL_PROGRAM_TIMEOUT",
+        "Longest time that a server's program may take to tell its version, its help or its devices; then it is ended.",
+        gt=0,
     )
     max_instances: int = setting(-1, "LLAMACTL_MAX_INSTANCES", "How many instances may exist; -1 means any number.", ge=-1)
     max_running_instances: int = setting(
@@ -243,3 +270,8 @@ class Settings(Frozen):
     def logs_dir(self) -> Path:
         """Where backends' logs are written."""
         return self.instances.logs_dir or self.data_dir / "logs"
+
+    @property
+    def sockets_dir(self) -> Path:
+        """Where the sockets of backends are."""
+        return self.instances.sockets_dir or self.data_dir / "sockets"

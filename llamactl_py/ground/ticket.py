@@ -22,3 +22,5 @@ class Ticket:
     pid: int
     start_time: int
     """Clock ticks since boot on Linux (/proc/PID/stat field 22), microseconds since 1970 elsewhere."""
+    cleanup: tuple[str, ...] = ()
+    """A command that takes away what no signal of ours reaches (a container), run when the tree is gone. Holds no secrets."""

@@ -73,6 +73,7 @@ class Instance:
         self.target: Target | None = None
         self.pid: int | None = None
         self.port: int | None = None
+        self.socket: str | None = None
         self.restarts = 0
         self.last_exit: Exit | None = None
         self.running_options: InstanceOptions | None = None
@@ -90,8 +91,12 @@ class Instance:
         self._hurried = asyncio.Event()
 
     def __repr__(self) -> str:
-        process = f"pid={self.pid} port={self.port}"
+        process = f"pid={self.pid} port={self.port or self.socket}"
         return f"<Instance {self.name} {self.state} {self._wish.value} leases={self.leases.value} {process} {self.reason!r}>"
+
+    def remarks(self, warnings: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """What the installed server would say to its options, and those of *warnings* that it does not contradict."""
+        return self._workshop.remarks(self.options, warnings)
 
     # -- wishes: anybody may have them ------------------------------------------------------------------------------------
 
@@ -191,7 +196,8 @@ class Instance:
         except LlamactlError as error:
             self.reason = str(error)
             return Death(self.reason, final=not isinstance(error, StorageFailed))
-        self._handle, self.port, self.pid = launch.handle, launch.port, launch.handle.ticket.pid
+        self._handle, self.pid = launch.handle, launch.handle.ticket.pid
+        self.port, self.socket = launch.port, launch.socket
         try:
             return await self._attend(launch, wish)
         except asyncio.CancelledError:
@@ -205,8 +211,8 @@ class Instance:
                 launch.handle.kill()
             raise
         finally:
-            self.target = self._handle = self.port = self.pid = None
-            self._workshop.ports.give_back(launch.port)
+            self.target = self._handle = self.port = self.socket = self.pid = None
+            self._workshop.give_back(launch.target.authority)
 
     async def _attend(self, launch: Launch, wish: Wish) -> Death | None:
         handle = launch.handle
@@ -215,7 +221,9 @@ class Instance:
         try:
             async with asyncio.timeout(self.options.start_timeout):
                 done = await first_of(
-                    ready=until_ready(handle, launch.port, launch.health_path, self._workshop.probe),
+                    ready=until_ready(
+                        handle, launch.target, launch.health_path, self._workshop.probe, proves_port=launch.has_own_listener
+                    ),
                     exited=handle.exited(),
                     unwanted=self._wish.until(partial(ne, wish)),
                 )
@@ -325,13 +333,21 @@ class Instance:
 
 
 _TELLING = re.compile(r"error|fail|invalid|unable|couldn't|cannot|exception|not found|no such|out of memory", re.IGNORECASE)
+_FRAME = re.compile(r'\s+File ".*", line \d+')
+_PREAMBLE = re.compile(rf"^usage: |^\s+\[-|\d validation errors? for |{_FRAME.pattern}")
 
 
 def telling_line(lines: Sequence[str], longest: int = 300) -> str:
     """The log line that says most about an end: the first of the last ones that speaks of an error, else the very last.
 
-    The first, because servers name the cause and then tell it upwards: "invalid magic", "failed to load", "exiting".
+    The first, because servers name the cause and then tell it upwards: "invalid magic", "failed to load", "exiting". What
+    argparse prints before its error, all flags with their choices, says nothing, even where one of them is ERROR; and pydantic
+    tells how many errors there are before it tells the first; and the code in a traceback may raise, but does not say what.
     """
-    spoken = [line.strip() for line in lines if line.strip()]
+    spoken = [
+        line.strip()
+        for before, line in zip(("", *lines), lines, strict=False)
+        if line.strip() and not _PREAMBLE.search(line) and not _FRAME.search(before)
+    ]
     line = next((line for line in spoken if _TELLING.search(line)), spoken[-1] if spoken else "")
     return "".join(c if c.isprintable() else " " for c in line[:longest])

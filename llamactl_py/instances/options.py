@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -22,6 +22,25 @@ _SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
 VariableValue = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=131_072)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
+
+
+class Container(Frozen):
+    """Where an instance runs in a container: what differs from the settings of its backend."""
+
+    engine: Word | Literal[""] = Field(
+        default="",
+        description="Program that runs containers: docker, podman, or a path; empty takes the settings' one.",
+    )
+    image: Annotated[str, StringConstraints(max_length=1024, pattern=r"^([^-\s\x00][^\s\x00]*)?$")] = Field(
+        default="", description="Image to run; empty takes the one of the backend's settings."
+    )
+    args: tuple[Word, ...] | None = Field(
+        default=None,
+        description="Further words for `run`, before the image (volumes, devices); null takes those of the backend's settings.",
+    )
+    command: tuple[Word, ...] = Field(
+        default=(), description="Words behind the image that name the program; empty where the image's entrypoint is the server."
+    )
 
 
 class InstanceOptions(Frozen):
@@ -45,6 +64,14 @@ class InstanceOptions(Frozen):
     command_override: Word | Annotated[tuple[Word, ...], Field(min_length=1)] | None = Field(
         default=None, description="Executable to run instead of the backend's configured one: a path or name, or a list of words."
     )
+    unix_socket: bool = Field(
+        default=False,
+        description="Reach its backend over a Unix socket in a private directory instead of a port: llama.cpp and vLLM can.",
+    )
+    docker_enabled: bool | None = Field(
+        default=None, description="Run it in a container; null takes docker.enabled of the backend's settings."
+    )
+    docker: Container | None = Field(default=None, description="How its container differs from the backend's settings.")
     group: GroupName = Field(default="", description="Name of the group that it belongs to.")
     aliases: tuple[ModelName, ...] = Field(default=(), max_length=100, description="Further model names that it answers to.")
 
@@ -83,6 +110,10 @@ def parse_options(
         if v == MASK
     ]
     problems += kind.environment_problems(options.environment)
+    if options.unix_socket and kind.socket_flag is None:
+        problems.append(Problem("unix_socket", f"{kind.title} listens on ports only; leave it out"))
+    if options.unix_socket and options.docker_enabled:
+        problems.append(Problem("unix_socket", "a container is reached over a port; give one of unix_socket and docker_enabled"))
     if problems:
         raise Invalid(problems)
     return options.model_copy(update={"backend_type": kind.type, "backend_options": dict(normal.options)}), tuple(normal.warnings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +20,12 @@ class Command:
     environment: Mapping[str, str] = field(repr=False)  # may hold secrets
     log: Path
     port: int
+    """TCP port that it is to listen on; 0 where that is none of this machine's (a Unix socket)."""
     directory: Path | None = None
+    stop: Callable[[int], Sequence[str]] | None = field(default=None, compare=False)
+    """Given its pid: the command that asks it to end, run before any signal; None where signals are enough."""
+    cleanup: tuple[str, ...] = ()
+    """See `Ticket.cleanup`."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,9 @@ class Handle(Protocol):
         ...
 
     async def stop(self, grace: float, repeat_term_after: float | None = None) -> Exit:
-        """End the whole tree: ask the leader (SIGTERM, again every *repeat_term_after* seconds), and after *grace* seconds
-        kill all. Returns when no process of the instance is left, and only then."""
+        """End the whole tree: run its stop command if it has one, ask the leader (SIGTERM, again every *repeat_term_after*
+        seconds), and after *grace* seconds kill all; then clean up. Returns when no process of the instance is left, and only
+        then."""
         ...
 
     def kill(self) -> None:

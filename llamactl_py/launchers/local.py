@@ -11,27 +11,31 @@ import shlex
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 from llamactl_py.ground import clock
 from llamactl_py.ground.errors import StartFailed
 from llamactl_py.ground.ticket import SPAWN_VARIABLE, Ticket
-from llamactl_py.ground.waiting import within
+from llamactl_py.ground.waiting import first_of, within
 from llamactl_py.launchers import logs, processes
 from llamactl_py.launchers.base import Command, Exit, Listening, Record
+from llamactl_py.launchers.errands import Errands, Outcome
 from llamactl_py.launchers.processes import Process
+from llamactl_py.launchers.spawning import abandon, become, spawn
+from llamactl_py.launchers.trees import become_subreaper, tree
 
 log = logging.getLogger(__name__)
 
-SHIM = str(Path(__file__).with_name("shim.py"))
 LAST_LINES = 20
 LAST_BYTES = 1 << 16
-EXEC_TIMEOUT = 10.0
 MAINTENANCE_INTERVAL = 1.0
+NOTHING: Mapping[str, str] = MappingProxyType({})
+CLEANUP_TIMEOUT = 30.0
+"""Seconds that a ticket's cleanup command may take; docker itself waits 10 before it kills."""
 ORPHAN_GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL for processes that outlived their leader."""
 
@@ -40,9 +44,17 @@ class LocalHandle:
     """One process tree. The leader is our child; the others are found by session, descent and the mark in their environment."""
 
     def __init__(
-        self, child: subprocess.Popen[bytes], ticket: Ticket, mark: str, command: Command, log_start: int, now: clock.Now
+        self,
+        child: subprocess.Popen[bytes],
+        ticket: Ticket,
+        mark: str,
+        command: Command,
+        log_start: int,
+        now: clock.Now,
+        errands: Errands,
     ) -> None:
         self.ticket = ticket
+        self._command, self._errands = command, errands
         self._now = now
         self._child = child
         self._mark = mark
@@ -76,6 +88,8 @@ class LocalHandle:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace
         self.remember(processes.snapshot())  # now: with the leader's end goes the proof of who came from it
+        if self._command.stop and grace and not self._exit.done():
+            await within(grace, self._run_stop_command(grace))
         while not self._exit.done() and (left := deadline - loop.time()) > 0 and not self._hurried.is_set():
             self._send([self._leader()], signal.SIGTERM)
             await within(min(left, repeat_term_after or left), self._exited_or_hurried())
@@ -92,7 +106,19 @@ class LocalHandle:
             if pause >= 1.0:
                 log.warning("%s: processes %s do not die; still trying", self.ticket.instance, [m.pid for m in members])
             pause = min(pause * 2, 1.0)
+        if self.ticket.cleanup:
+            await clean_up(self._errands, self.ticket, self._command.environment)
         return await self.exited()
+
+    async def _run_stop_command(self, grace: float) -> None:
+        """Its own way of ending it. Whatever becomes of that: signals follow."""
+        assert self._command.stop
+        errand = self._errands.run(self._command.stop(self.ticket.pid), self._command.environment, grace)
+        done = await first_of(errand=errand, hurried=self._hurried.wait())
+        outcome = done.get("errand")
+        if isinstance(outcome, Outcome) and not outcome.is_good:
+            why = outcome.trouble or f"exited with code {outcome.code}"
+            log.warning("%s: its stop command %s; it is sent SIGTERM: %s", self.ticket.instance, why, outcome.text[-300:].strip())
 
     def kill(self) -> None:
         self._send(self._members(), signal.SIGKILL)
@@ -161,6 +187,7 @@ class LocalLauncher:
         self._log_backups = log_backups
         self._running: list[LocalHandle] = []
         self._launching: set[int] = set()
+        self.errands = Errands(self._mark)
         become_subreaper()
 
     async def launch(self, command: Command, record: Record) -> LocalHandle:
@@ -177,70 +204,31 @@ class LocalLauncher:
             log_start = logs.size(command.log)
             ours, theirs = socket.socketpair()
             cleanup.callback(ours.close)
-            child = self._spawn(theirs, output, mark, command)
-            cleanup.callback(_abandon, child)
+            child = spawn(theirs, output, mark)
+            cleanup.callback(abandon, child)
             self._launching.add(child.pid)
             cleanup.callback(self._launching.discard, child.pid)
             ours.setblocking(False)
             identity = processes.look(child.pid)
             if identity is None:
                 raise StartFailed("the new process vanished before it ran anything")
-            ticket = Ticket(token, command.instance, processes.boot_id(), child.pid, identity.start_time)
+            ticket = Ticket(token, command.instance, processes.boot_id(), child.pid, identity.start_time, command.cleanup)
             await record(ticket)
-            await self._exec(ours, command, mark)
+            await become(ours, command.argv, {**command.environment, SPAWN_VARIABLE: mark}, command.directory)
             cleanup.pop_all()  # from here on the handle owns the child
         os.close(output)
         ours.close()
-        handle = LocalHandle(child, ticket, mark, command, log_start, self._now)
+        handle = LocalHandle(child, ticket, mark, command, log_start, self._now, self.errands)
         self._running.append(handle)
         self._launching.discard(child.pid)
         return handle
 
-    def _spawn(self, channel: socket.socket, output: int, mark: str, command: Command) -> subprocess.Popen[bytes]:
-        """Start the shim. On the loop's thread, always: the kernel's death signal is tied to the thread that forked."""
-        with channel:
-            try:
-                return subprocess.Popen(
-                    (sys.executable, "-I", "-S", "-E", SHIM, str(channel.fileno())),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    env={SPAWN_VARIABLE: mark},
-                    start_new_session=True,
-                    pass_fds=(channel.fileno(),),
-                )
-            except OSError as error:
-                raise StartFailed(f"no process could be started: {error.strerror}") from None
-
-    async def _exec(self, channel: socket.socket, command: Command, mark: str) -> None:
-        """Have the shim become the command; returns when it has. Raises StartFailed with the kernel's reason."""
-        loop = asyncio.get_running_loop()
-        environment = {**command.environment, SPAWN_VARIABLE: mark}
-        fields = [
-            str(command.directory or ""),
-            str(len(command.argv)),
-            *command.argv,
-            *(f"{k}={v}" for k, v in environment.items()),
-        ]
-        if any("\0" in field for field in fields):
-            raise StartFailed("an argument or environment variable holds a NUL character")
-        answer = b""
-        try:
-            async with asyncio.timeout(EXEC_TIMEOUT):
-                await loop.sock_sendall(channel, b"".join(os.fsencode(field) + b"\0" for field in fields) + b"\0")
-                answer = await loop.sock_recv(channel, 64)
-        except (TimeoutError, OSError) as error:
-            raise StartFailed(
-                f"{command.instance}: {command.argv[0]} could not be started: {error or 'no answer in time'}"
-            ) from None
-        if answer:
-            raise StartFailed(f"{command.argv[0]} could not be started: {os.strerror(int(answer))}")
-
     def forget_log(self, log_file: Path) -> None:
         logs.remove(log_file)
 
-    async def sweep(self, tickets: Collection[Ticket]) -> list[int]:
-        """Kill whatever an earlier daemon on this data directory left running; the pids. Returns when all of it is gone."""
+    async def sweep(self, tickets: Collection[Ticket], environment: Mapping[str, str] = NOTHING) -> list[int]:
+        """Kill whatever an earlier daemon on this data directory left running, then clean up behind it; the pids. Returns when
+        all of it is gone. *environment* is for the commands that clean up."""
         killed: set[int] = set()
         pause = 0.01
         while leftovers := self._leftovers(tickets):
@@ -249,6 +237,7 @@ class LocalLauncher:
                 killed.add(process.pid)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 1.0)
+        await asyncio.gather(*(clean_up(self.errands, ticket, environment) for ticket in tickets if ticket.cleanup))
         return sorted(killed)
 
     def _leftovers(self, tickets: Collection[Ticket]) -> list[Process]:
@@ -277,43 +266,19 @@ class LocalLauncher:
 
     def _reap_orphans(self) -> None:
         """Collect ended processes that the kernel made our children because theirs died: nobody else will."""
-        leaders = {handle.ticket.pid for handle in self._running} | self._launching
+        leaders = {handle.ticket.pid for handle in self._running} | self._launching | self.errands.leaders
         for child in processes.children(os.getpid()):
             if child.is_zombie and child.pid not in leaders and child.session != os.getsid(0):
                 with suppress(ChildProcessError):
                     os.waitpid(child.pid, os.WNOHANG)
 
 
-def tree(ticket: Ticket, mark: str, seen: Collection[Process] = ()) -> list[Process]:
-    """Every living process of the ticket's instance; *seen* are some that once were.
-
-    Reaps orphans that ended, as the kernel makes them our children.
-    """
-    table = processes.snapshot()
-    leader = table.get(ticket.pid)
-    roots = processes.marked(mark, SPAWN_VARIABLE)
-    if leader is None or leader.start_time == ticket.start_time:
-        # A session keeps its number for as long as it has members, so nobody else can have it while we look.
-        roots |= {p.pid for p in table.values() if p.session == ticket.pid and p.start_time >= ticket.start_time}
-    roots |= {process.pid for process in seen if process.is_same_as(table.get(process.pid))}
-    members = [table[pid] for pid in processes.descendants(roots, table)]
-    for member in members:
-        if member.is_zombie and member.parent == os.getpid() and member.pid != ticket.pid:
-            with suppress(ChildProcessError):
-                os.waitpid(member.pid, os.WNOHANG)
-    return [m for m in members if not m.is_zombie]
-
-
-def become_subreaper() -> None:
-    """On Linux, have orphans of our trees become our children instead of init's: visible to us, and reaped by us."""
-    if processes.LINUX:
-        import ctypes
-
-        pr_set_child_subreaper = 36
-        ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
-
-
-def _abandon(child: subprocess.Popen[bytes]) -> None:
-    """End a shim that never became a backend."""
-    child.kill()
-    child.wait()
+async def clean_up(errands: Errands, ticket: Ticket, environment: Mapping[str, str]) -> None:
+    """Run the ticket's cleanup command. Where it fails, somebody has to look: what it was to take away may still be there."""
+    outcome = await errands.run(ticket.cleanup, environment, CLEANUP_TIMEOUT)
+    if not outcome.is_good and "no such container" not in outcome.text.lower():
+        why = outcome.trouble or f"exited with code {outcome.code}"
+        log.error(
+            "%s: what it ran in may still be there: %s %s: %s",
+            ticket.instance, shlex.join(ticket.cleanup), why, outcome.text[-300:].strip(),
+        )  # fmt: skip

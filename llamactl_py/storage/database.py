@@ -46,6 +46,14 @@ MIGRATIONS: Sequence[str] = (
         created_at INTEGER NOT NULL
     );
     """,
+    """
+    ALTER TABLE tickets ADD COLUMN cleanup TEXT NOT NULL DEFAULT '[]';
+    CREATE TABLE programs (
+        key TEXT PRIMARY KEY,
+        facts TEXT NOT NULL,
+        asked_at INTEGER NOT NULL
+    );
+    """,
 )
 """Script n brings a database from version n to n + 1. Landed scripts are never edited; a change is a new script."""
 
@@ -121,6 +129,8 @@ def _prepare(connection: sqlite3.Connection, file: Path) -> None:
 def _migrate(connection: sqlite3.Connection, file: Path) -> None:
     """Bring the schema to our version, one transaction a step; the old file is kept beside it first."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version < 0:
+        raise sqlite3.DatabaseError(f"it is damaged (schema {version})")
     if version > len(MIGRATIONS):
         raise DaemonRefused(
             f"{file} was written by a newer llamactl (schema {version}, this one knows {len(MIGRATIONS)}); upgrade llamactl"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
 from llamactl_py.ground.clock import Now
@@ -18,15 +19,21 @@ class TicketStore:
 
     async def all(self) -> list[Ticket]:
         rows = await self._database.run(
-            lambda c: c.execute("SELECT token, instance, boot_id, pid, start_time FROM tickets").fetchall()
+            lambda c: c.execute("SELECT token, instance, boot_id, pid, start_time, cleanup FROM tickets").fetchall()
         )
-        return [Ticket(*row) for row in rows]
+        return [
+            Ticket(token, instance, boot_id, pid, start_time, tuple(json.loads(cleanup)))
+            for token, instance, boot_id, pid, start_time, cleanup in rows
+        ]
 
     async def add(self, ticket: Ticket) -> None:
+        row = (ticket.token, ticket.instance, ticket.boot_id, ticket.pid, ticket.start_time, json.dumps(ticket.cleanup))
+
         def insert(connection: sqlite3.Connection) -> None:
             connection.execute(
-                "INSERT INTO tickets (token, instance, boot_id, pid, start_time, created_at) VALUES (?, ?, ?, ?, ?, ?)",
-                (ticket.token, ticket.instance, ticket.boot_id, ticket.pid, ticket.start_time, int(self._now())),
+                "INSERT INTO tickets (token, instance, boot_id, pid, start_time, cleanup, created_at) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (*row, int(self._now())),
             )
 
         await self._database.run(insert)

@@ -61,6 +61,16 @@ ROUTES: dict[str, Expected] = {
     "POST /api/v1/backends/{backend}/parse-command": Expected(
         MANAGEMENT, 200, {"command": "llama-server"}, "/api/v1/backends/llama-cpp/parse-command"
     ),
+    "GET /api/v1/backends": Expected(MANAGEMENT, 200),
+    "GET /api/v1/backends/{backend}": Expected(MANAGEMENT, 200, path="/api/v1/backends/vllm"),
+    "GET /api/v1/backends/{backend}/options": Expected(MANAGEMENT, 200, path="/api/v1/backends/vllm/options"),
+    **{
+        f"GET /api/v1/{where}/{what}": Expected(
+            MANAGEMENT, 404 if what == "devices" else 200, path=f"/api/v1/backends/mlx/{what}"
+        )
+        for where in ("backends/{backend}", "server")
+        for what in ("help", "version", "devices")
+    },
     "GET /api/v1/auth/keys": Expected(MANAGEMENT, 200),
     "POST /api/v1/auth/keys": Expected(MANAGEMENT, 201, {"name": "x"}),
     "GET /api/v1/auth/keys/{id}": Expected(MANAGEMENT, 200),

@@ -57,6 +57,7 @@ async def test_a_created_instance_is_stopped_and_has_its_defaults_filled_in(h: H
         "options": {
             "backend_type": "llama_cpp",
             "backend_options": {"ctx_size": 1},
+            "unix_socket": False,
             "auto_restart": True,
             "max_restarts": 3,
             "restart_delay": 1,

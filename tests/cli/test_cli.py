@@ -874,3 +874,46 @@ def test_a_demo_without_any_server_says_what_to_install(scratch: Path) -> None:
     assert "from a checkout: pip install '.[mlx,demo]'" in done.stderr
     assert done.stderr.count("\n") == 1
     nothing_is_left(scratch)
+
+
+# ---- sockets and backends
+
+
+def test_an_instance_may_be_made_with_a_socket_which_is_shown_in_place_of_its_port(served: Daemon, llamactl: Llamactl) -> None:
+    assert llamactl("create", "a", "--unix-socket", "--start", "--", *SERVER).code == 0
+    assert served.client.instance("a")["socket"] == str(served.data / "sockets" / "a.sock")
+    assert " socket " in llamactl("ps").out
+
+
+def test_backends_are_shown_with_what_is_found_and_how_to_get_the_rest(shared: Daemon, llamactl: Llamactl) -> None:
+    said = llamactl("backends")
+    assert said.code == 0
+    header, *lines = said.out.splitlines()
+    assert header.split()[:4] == ["TYPE", "FOUND", "VERSION", "PATH"]
+    (llama,) = [line for line in lines if line.startswith("llama-cpp ")]
+    assert llama.split()[1] == "yes"
+    assert "1.0-stub (build 1, commit 0123abc)" in llama
+    assert str(shared.folder / "bin" / "llama-server") in llama
+    assert json.loads(llamactl("backends", "--json").out) == shared.client.backends()
+    for row in shared.client.backends():
+        assert row["found"] or f"{row['slug']}: {row['install']}" in said.out
+
+
+def test_one_backend_is_shown_with_what_is_known_of_it(llamactl: Llamactl) -> None:
+    said = llamactl("backends", "llama-cpp")
+    assert said.code == 0
+    assert "version: 1.0-stub" in said.out
+    assert "gave a help that is not that of llama.cpp" in said.out
+    assert json.loads(llamactl("backends", "llama_cpp", "--json", "--refresh").out)["help_is_read"] is False
+    absent = next(row for row in json.loads(llamactl("backends", "--json").out) if row.get("searched"))
+    missing = llamactl("backends", absent["slug"])
+    assert missing.code == 0
+    assert "not found" in missing.out
+    assert "looked for in: " in missing.out
+
+
+def test_an_unknown_backend_is_refused_with_the_nearest_name(llamactl: Llamactl) -> None:
+    said = llamactl("backends", "vlm")
+    assert (said.code, said.out) == (4, "")
+    assert "did you mean 'vllm'?" in said.err
+    assert llamactl("backends", "--refresh").code == 2

@@ -187,6 +187,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "server.max_body_size": ("2048", 2048),
     "data_dir": ("~/models", Path.home() / "models"),
     "instances.logs_dir": ("/var/log/x", Path("/var/log/x")),
+    "instances.sockets_dir": ("/run/x", Path("/run/x")),
 }
 
 

@@ -10,8 +10,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import openai
@@ -19,70 +17,11 @@ import pytest
 
 from tests.support.daemons import Daemon, daemon, of_tree, wait_for
 from tests.support.house import is_alive
+from tests.support.real import COUNTED, Commands, Sdk, count, stream
 
 pytestmark = pytest.mark.real
 
-COUNTED = "one two three four five six seven eight nine ten"
-Commands = dict[str, Callable[[], str]]
-Sdk = Callable[[Daemon], openai.OpenAI]
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Daemon]:
-    with daemon(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def commands(request: pytest.FixtureRequest) -> Commands:
-    """The command line of each real server, its parts made when asked for."""
-
-    def of_llama_server() -> str:
-        program, model = request.getfixturevalue("llama_server"), request.getfixturevalue("tiny_gguf_model")
-        return f"{program} -m {model} -c 2048 -t 1 --threads-http 4 -np 4"
-
-    def of_mlx() -> str:
-        # Without a compiler on PATH, MLX does not spend seconds on compiling kernels for 20 tokens.
-        program, model = request.getfixturevalue("mlx_server"), request.getfixturevalue("tiny_hf_model")
-        return f"HF_HUB_OFFLINE=1 PATH={program.parent} {program} --model {model}"
-
-    def of_slow_model() -> str:
-        program, model = request.getfixturevalue("llama_server"), request.getfixturevalue("slow_gguf_model")
-        return f"{program} -m {model} -c 65536 -t 1 --threads-http 4 -np 4"
-
-    return {"llama-server": of_llama_server, "mlx_lm.server": of_mlx, "slow": of_slow_model}
-
-
 BACKENDS = pytest.mark.parametrize("backend", ["llama-server", "mlx_lm.server"])
-
-
-@pytest.fixture
-def sdk() -> Iterator[Callable[[Daemon], openai.OpenAI]]:
-    """Makes OpenAI clients of a daemon."""
-    with ExitStack() as clients:
-
-        def make(running: Daemon) -> openai.OpenAI:
-            key = running.client.create_key("sdk")["key"]
-            return clients.enter_context(
-                openai.OpenAI(base_url=f"{running.client.url}/v1", api_key=key, max_retries=0, timeout=60)
-            )
-
-        yield make
-
-
-def count(client: openai.OpenAI, model: str, tokens: int = 10) -> str:
-    answer = client.chat.completions.create(model=model, messages=[{"role": "user", "content": "Count."}], max_tokens=tokens)
-    return (answer.choices[0].message.content or "").strip()
-
-
-def stream(client: openai.OpenAI, model: str, tokens: int) -> Generator[str, None, None]:
-    """The words of a streamed chat; closing the generator closes the connection."""
-    with client.chat.completions.create(
-        model=model, messages=[{"role": "user", "content": "Count."}], max_tokens=tokens, stream=True
-    ) as events:
-        for event in events:
-            if event.choices and event.choices[0].delta.content:
-                yield event.choices[0].delta.content
 
 
 @BACKENDS

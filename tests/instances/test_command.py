@@ -8,17 +8,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llamactl_py.backends import BACKENDS
+from llamactl_py.backends import BACKENDS, Backend
 from llamactl_py.config.settings import Instances, Settings
 from llamactl_py.ground.errors import StartFailed, StorageFailed
 from llamactl_py.ground.ticket import Ticket
 from llamactl_py.ground.validation import parse
+from llamactl_py.instances import command
 from llamactl_py.instances.command import Workshop, executable, refuse_missing_model
 from llamactl_py.instances.options import InstanceOptions, parse_options
 from llamactl_py.instances.ports import Ports
@@ -162,20 +163,20 @@ class TestEnvironment:
 
 class TestExecutable:
     def test_a_name_is_looked_up_on_the_path_and_the_rest_is_kept(self, program: Path) -> None:
-        found = executable(("my server", "--flag", "a b", ""), str(program.parent), LLAMA)
+        found = executable(("my server", "--flag", "a b", ""), str(program.parent), LLAMA.install_hint)
         assert found == (str(program), "--flag", "a b", "")
 
     def test_a_path_is_made_absolute(self, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(program.parent.parent)
         monkeypatch.setenv("HOME", str(program.parent.parent))
         for word in ("bin/my server", "./bin/my server", "~/bin/my server", str(program)):
-            assert executable((word,), "/nowhere", LLAMA) == (str(program),)
+            assert executable((word,), "/nowhere", LLAMA.install_hint) == (str(program),)
 
     def test_programs_beside_our_own_interpreter_are_found_last(self, tmp_path: Path) -> None:
         ours = Path(sys.executable)
-        assert executable((ours.name,), "/nowhere", MLX) == (str(ours),)
+        assert executable((ours.name,), "/nowhere", MLX.install_hint) == (str(ours),)
         (tmp_path / ours.name).symlink_to("/bin/true")
-        assert executable((ours.name,), str(tmp_path), MLX) == (str(tmp_path / ours.name),)
+        assert executable((ours.name,), str(tmp_path), MLX.install_hint) == (str(tmp_path / ours.name),)
 
     @pytest.mark.parametrize(
         "word",
@@ -183,7 +184,7 @@ class TestExecutable:
     )
     def test_what_is_no_program_is_refused_with_what_installs_it(self, program: Path, word: str) -> None:
         with pytest.raises(StartFailed) as caught:
-            executable((word,), str(program.parent), VLLM)
+            executable((word,), str(program.parent), VLLM.install_hint)
         said = f"{word!r} is not an executable file or a command on PATH; {VLLM.install_hint}"
         assert str(caught.value) == said
 
@@ -191,7 +192,7 @@ class TestExecutable:
         program.chmod(0o644)
         for word in (str(program), str(program.parent), "my server"):
             with pytest.raises(StartFailed, match="is not an executable file"):
-                executable((word,), str(program.parent), LLAMA)
+                executable((word,), str(program.parent), LLAMA.install_hint)
 
 
 class TestModel:
@@ -283,3 +284,26 @@ class TestPrepare:
         workshop = make(instances={"logs_dir": str(tmp_path / "elsewhere")})
         await workshop.prepare("a", options(command_override=str(program)))
         assert workshop.launcher.commands[0].log == tmp_path / "elsewhere" / "a.log"  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Stoppable(Backend):
+    """A kind of server that is asked to end by a command."""
+
+    def stop_argv(self, options: Any, *, host: str, port: int, name: str = "", pid: int = 0) -> tuple[str, ...]:
+        return ("my server", "--end", f"{name}@{host}:{port}", str(pid))
+
+
+class TestStopCommands:
+    def test_without_one_signals_are_enough(self, make: Make, program: Path) -> None:
+        made = make().compose("a", options(command_override=str(program)), "127.0.0.1", 8001, None)
+        assert made.command.stop is None
+
+    def test_it_is_looked_up_as_the_server_is_and_told_whom_to_stop(
+        self, make: Make, program: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kind = Stoppable(**{f.name: getattr(LLAMA, f.name) for f in fields(LLAMA)})
+        monkeypatch.setattr(command, "backend", lambda name: kind)
+        made = make({"PATH": str(program.parent)}).compose("a", options(command_override=str(program)), "127.0.0.1", 8001, None)
+        assert made.command.stop
+        assert made.command.stop(77) == (str(program), "--end", "a@127.0.0.1:8001", "77")

@@ -805,6 +805,16 @@ async def test_an_owner_that_is_cancelled_kills_its_backend() -> None:
         (["loading", "bye"], "bye"),
         (["error: invalid magic", "failed to load model", "exiting"], "error: invalid magic"),
         (["x" * 400], "x" * 300),
+        (
+            ["usage: x [-h] [--error-log]", "         [--log-level {DEBUG,ERROR}]", "x: error: unrecognized arguments: --y"],
+            "x: error: unrecognized arguments: --y",
+        ),
+        (["x: ValidationError: 1 validation error for Y", "  Value error, too long"], "Value error, too long"),
+        (
+            ['  File "x/errors.py", line 3, in f', '    raise ValueError(f"failed {why}")', "ValueError: failed to load"],
+            "ValueError: failed to load",
+        ),
+        (["[error] in brackets"], "[error] in brackets"),
         (["\x1b[31mfatal error\x07"], " [31mfatal error "),
     ],
 )

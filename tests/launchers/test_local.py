@@ -31,6 +31,8 @@ from tests.support.house import STUB, is_alive
 
 reads_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 
+Words = tuple[str, ...]
+
 
 @dataclass
 class Bench:
@@ -48,14 +50,25 @@ class Bench:
     async def record(self, ticket: Ticket) -> None:
         self.recorded.append(ticket)
 
-    async def run(self, *argv: str, directory: Path | None = None, **environment: str) -> LocalHandle:
-        command = Command("a", argv, {"PATH": os.environ["PATH"], **environment}, self.log, 0, directory)
+    async def run(
+        self, *argv: str, directory: Path | None = None, stop: Words = (), cleanup: Words = (), **environment: str
+    ) -> LocalHandle:
+        command = Command(
+            "a",
+            argv,
+            {"PATH": os.environ["PATH"], **environment},
+            self.log,
+            0,
+            directory,
+            (lambda pid: [str(pid) if w == "PID" else w for w in stop]) if stop else None,
+            cleanup,
+        )
         handle = await self.launcher.launch(command, self.record)
         self.handles.append(handle)
         return handle
 
-    async def shell(self, script: str, **environment: str) -> LocalHandle:
-        return await self.run("/bin/sh", "-c", script, **environment)
+    async def shell(self, script: str, stop: Words = (), cleanup: Words = (), **environment: str) -> LocalHandle:
+        return await self.run("/bin/sh", "-c", script, stop=stop, cleanup=cleanup, **environment)
 
     async def stub(self, switches: str = "", wrapper: str = "exec") -> LocalHandle:
         """The stub, listening; *wrapper* is the shell that starts it, where `exec` is none at all."""
@@ -579,3 +592,77 @@ async def test_orphans_that_end_while_their_tree_lives_on_are_buried(bench: Benc
     (orphan,) = bench.family("setsid-worker")
     os.kill(orphan, signal.SIGKILL)
     await until(lambda: not Path(f"/proc/{orphan}").exists())
+
+
+async def test_a_stop_command_is_run_to_its_end_before_any_signal(bench: Bench) -> None:
+    """It waits until the leader has done as it was asked; a signal before that would be told as well."""
+    told = bench.folder / "told"
+    waits = f"while ! [ -e {told}.end ]; do sleep 0.01; done"
+    handle = await bench.shell(
+        f"trap 'echo term >> {told}' TERM; echo up > {told}; {waits}; echo asked >> {told}",
+        stop=("/bin/sh", "-c", f"touch {told}.end; while ! grep -q asked {told}; do sleep 0.01; done"),
+    )
+    await until(lambda: told.exists() and told.read_text())
+    assert (await handle.stop(5.0)).code == 0
+    assert told.read_text().startswith("up\nasked\n")
+
+
+async def test_a_stop_command_is_told_the_pid_of_the_leader(bench: Bench) -> None:
+    handle = await bench.shell("trap 'exit 7' USR1; while true; do sleep 0.01; done", stop=("/bin/kill", "-USR1", "PID"))
+    await asyncio.sleep(0)
+    ended = await handle.stop(5.0)
+    assert ended.code in (7, -10, -15), "USR1 before its trap is set ends it as well"
+
+
+STOP_COMMANDS = {"fails": ("/bin/false",), "hangs": ("/bin/sleep", "60"), "is not there": ("/no-such-place-as-this",)}
+
+
+@pytest.mark.parametrize("case", STOP_COMMANDS)
+async def test_whatever_becomes_of_its_stop_command_the_tree_is_ended(bench: Bench, case: str) -> None:
+    handle = await bench.shell("exec sleep 60", stop=STOP_COMMANDS[case])
+    await handle.stop(0.5)
+    assert not is_alive(handle.ticket.pid)
+
+
+async def test_a_stop_without_grace_runs_no_stop_command(bench: Bench) -> None:
+    told = bench.folder / "told"
+    handle = await bench.shell("exec sleep 60", stop=("/usr/bin/touch", str(told)))
+    await handle.stop(0.0)
+    assert not told.exists()
+
+
+async def test_a_stop_command_that_hangs_gives_way_to_a_hurry(bench: Bench) -> None:
+    handle = await bench.shell("exec sleep 60", stop=("/bin/sleep", "60"))
+    stopping = asyncio.ensure_future(handle.stop(60.0))
+    await asyncio.sleep(0)
+    handle.hurry()
+    await asyncio.wait_for(stopping, 10)
+
+
+async def test_what_no_signal_reaches_is_cleaned_up_when_the_tree_is_gone(bench: Bench) -> None:
+    told = bench.folder / "told"
+    cleanup = ("/bin/sh", "-c", f"kill -0 $1 2>/dev/null || echo gone > {told}", "sh")
+    handle = await bench.shell("exec sleep 60", cleanup=(*cleanup, "4194304"))
+    assert handle.ticket.cleanup == bench.recorded[-1].cleanup == (*cleanup, "4194304")
+    await handle.stop(0.0)
+    assert told.read_text() == "gone\n"
+
+
+async def test_a_sweep_cleans_up_for_every_ticket_also_of_another_boot(bench: Bench) -> None:
+    told = [bench.folder / name for name in ("a", "b")]
+    tickets = [Ticket(file.name, "a", "another boot", 2, 0, ("/usr/bin/touch", str(file))) for file in told]
+    assert await bench.launcher.sweep(tickets) == []
+    assert all(file.exists() for file in told)
+
+
+async def test_a_cleanup_that_fails_is_told_in_the_log_and_ends_all_the_same(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    handle = await bench.shell("exec sleep 60", cleanup=("/bin/sh", "-c", "echo no engine; exit 1"))
+    await handle.stop(0.0)
+    assert "what it ran in may still be there" in caplog.text
+    assert "no engine" in caplog.text
+    caplog.clear()
+    handle = await bench.shell("exec sleep 60", cleanup=("/bin/sh", "-c", "echo Error: No such container: x; exit 1"))
+    await handle.stop(0.0)
+    assert caplog.text == ""

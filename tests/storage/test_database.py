@@ -278,7 +278,7 @@ class TestMigrations:
         with opened(full) as database:
             assert await everything(database) == (40, 10, 0)
             assert set(await database.run(lambda c: c.execute("SELECT colour FROM instances").fetchall())) == {("red",)}
-        backup = full.with_name("full.v1.bak")
+        backup = full.with_name(f"full.v{len(MIGRATIONS)}.bak")
         assert backup.read_bytes() == old
         assert stat.S_IMODE(backup.stat().st_mode) == 0o600
 
@@ -319,9 +319,9 @@ class TestMigrations:
             patch.setattr(module, "MIGRATIONS", (*MIGRATIONS, "CREATE TABLE t (a);"))
             Database(full).close()
         newer = full.read_bytes()
-        with pytest.raises(
-            DaemonRefused, match=r"was written by a newer llamactl \(schema 2, this one knows 1\); upgrade llamactl"
-        ):
+        known = len(MIGRATIONS)
+        said = rf"was written by a newer llamactl \(schema {known + 1}, this one knows {known}\); upgrade llamactl"
+        with pytest.raises(DaemonRefused, match=said):
             Database(full)
         assert full.read_bytes() == newer
 

@@ -11,7 +11,7 @@ from llamactl_py.ground.ticket import Ticket
 from llamactl_py.storage.database import Database
 from llamactl_py.storage.tickets import TicketStore
 
-TICKETS = [Ticket("t1", "a", "boot", 4_194_304, 2**53), Ticket("t2", "a", "boot", 2, 0)]
+TICKETS = [Ticket("t1", "a", "boot", 4_194_304, 2**53), Ticket("t2", "a", "boot", 2, 0, ("docker", "rm", "--force", "a b\n"))]
 
 
 @pytest.fixture

@@ -207,11 +207,11 @@ class FakeLauncher:
     def forget_log(self, log_file: Path) -> None:
         self.forgotten_logs.append(log_file)
 
-    async def probe(self, port: int, path: str) -> int | None:
+    async def probe(self, target: Target, path: str) -> int | None:
         """Whoever has that port, asked for its health path. Answers as soon as it is healthy."""
-        found = [handle for handle in self.trees if handle.command.port == port]
+        found = [handle for handle in self.trees if handle.command.port == target.port]
         if not found:
-            self.faults.append(f"port {port} was asked for {path} and nobody is there")
+            self.faults.append(f"port {target.port} was asked for {path} and nobody is there")
             return None
         return await found[-1].answers()
 

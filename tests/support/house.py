@@ -11,7 +11,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +140,7 @@ class House:
 
 
 @asynccontextmanager
-async def house(folder: Path, **settings: Any) -> AsyncIterator[House]:
+async def house(folder: Path, environ: Mapping[str, str] = os.environ, **settings: Any) -> AsyncIterator[House]:
     """A daemon on *folder*; *settings* are sections of the settings, as in the YAML file."""
     tree = {
         **settings,
@@ -148,7 +148,7 @@ async def house(folder: Path, **settings: Any) -> AsyncIterator[House]:
         "server": {"port": 0, "shutdown_timeout": 3, **settings.get("server", {})},
         "instances": {"port_range": (FIRST_PORT, PORTS[1]), "drain_timeout": 5, **settings.get("instances", {})},
     }
-    async with running(parse(Settings, tree), os.environ) as daemon:
+    async with running(parse(Settings, tree), environ) as daemon:
         headers = {"Authorization": f"Bearer {daemon.management_key}"}
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
         async with aiohttp.ClientSession(headers=headers, connector=connector) as session:

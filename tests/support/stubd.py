@@ -549,7 +549,7 @@ class Stub:
         except OSError:
             await self.port_taken()
         await loop.create_server(lambda: Connection(self), sock=listener)
-        host, port = listener.getsockname()[:2]
+        host, port = listener.getsockname()[:2] if listener.family != socket.AF_UNIX else (self.options.host, 0)
         if self.switches.port_file:
             self.write_port(port)
         say(f"stubd: listening on http://{host}:{port}")
@@ -558,6 +558,11 @@ class Stub:
 
     def bind(self) -> socket.socket:
         host = self.options.host
+        if host.endswith(".sock"):  # as llama-server tells them
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            listener.bind(host)
+            listener.listen(128)
+            return listener
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named, or asyncio sets no TCP_NODELAY
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -595,6 +600,9 @@ class Stub:
 
 
 def main() -> None:
+    if {"--version", "--help"} & set(sys.argv):  # the daemon asks; llama-server prints and ends as well
+        say("version: 1.0-stub (build 1, commit 0123abc)" if "--version" in sys.argv else "-h, --help  print usage and exit")
+        return
     options, switches = understand(sys.argv[1:], os.environ)
     if switches.ignore_term:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # also before the loop runs
