@@ -60,6 +60,14 @@ class Client:
     def create(self, name: str, options: Mapping[str, Any]) -> Instance:
         return self._instance("POST", name, body=options)
 
+    def replace(self, name: str, options: Mapping[str, Any], *, revision: str | None = None) -> Instance:
+        """With *revision*, only while it still is that one; else Refused with status 412."""
+        return self._instance("PUT", name, body=options, headers=_if_match(revision))
+
+    def patch(self, name: str, changes: Mapping[str, Any], *, revision: str | None = None) -> Instance:
+        """Merge *changes* into the options (RFC 7396); None means the default. *revision* as in `replace`."""
+        return self._instance("PATCH", name, body=changes, headers=_if_match(revision))
+
     def start(self, name: str) -> Instance:
         return self._instance("POST", name, "/start")
 
@@ -128,18 +136,33 @@ class Client:
 
     # -- the wire ---------------------------------------------------------------------------------------------------------
 
-    def _instance(self, method: str, name: str, action: str = "", body: Mapping[str, Any] | None = None) -> Instance:
-        found: Instance = self._json(method, _path(name) + action, body)
+    def _instance(
+        self,
+        method: str,
+        name: str,
+        action: str = "",
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Instance:
+        found: Instance = self._json(method, _path(name) + action, body, headers)
         return found
 
-    def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        with self._request(method, path, body) as answer:
+    def _json(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+    ) -> Any:
+        with self._request(method, path, body, headers) as answer:
             text = answer.read()
         return json.loads(text) if text else None
 
     @contextmanager
     def _request(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, patient: bool = False
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        patient: bool = False,
     ) -> Iterator[http.client.HTTPResponse]:
         """*patient*: silence is no failure, however long it lasts."""
         kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
@@ -147,8 +170,8 @@ class Client:
         has_begun = False
         try:
             data = json.dumps(body).encode() if body is not None else None
-            headers = self._headers | ({"Content-Type": "application/json"} if data is not None else {})
-            connection.request(method, self._parts.path.rstrip("/") + path, data, headers)
+            sent = {**self._headers, **({"Content-Type": "application/json"} if data is not None else {}), **(headers or {})}
+            connection.request(method, self._parts.path.rstrip("/") + path, data, sent)
             answer = connection.getresponse()
             has_begun = True
             if answer.status >= 400:
@@ -160,6 +183,10 @@ class Client:
             raise Unreachable(f"no daemon answers at {self.url} ({_plain(error)}); is `llamactl serve` running?") from None
         finally:
             connection.close()
+
+
+def _if_match(revision: str | None) -> dict[str, str]:
+    return {"If-Match": f'"{revision}"'} if revision else {}
 
 
 def _path(name: str) -> str:

@@ -11,10 +11,13 @@ from aiohttp import web
 from llamactl_py.api import inference
 from llamactl_py.api.account import Account
 from llamactl_py.api.body import read_body
+from llamactl_py.api.conditions import IF_MATCH, IF_NONE_MATCH, expected, refuse_stale, refuse_unmet
 from llamactl_py.api.route import Query, Route, caller_of, flag, read_json, whole_number
 from llamactl_py.api.views import InstanceView, show
 from llamactl_py.auth.policy import Access
 from llamactl_py.ground import errors
+from llamactl_py.ground.errors import WrongType
+from llamactl_py.ground.merge_patch import MEDIA_TYPE
 from llamactl_py.ground.names import instance_name
 from llamactl_py.instances.instance import Instance
 from llamactl_py.instances.options import InstanceOptions
@@ -22,6 +25,8 @@ from llamactl_py.proxy.asked import AlreadySent, Asked
 from llamactl_py.proxy.heads import refuse_tricks
 from llamactl_py.services import Services
 
+PATCH_TYPES = (MEDIA_TYPE, "application/json", "application/x-www-form-urlencoded", "application/octet-stream")
+"""The last two: what curl says of any text, and what no header at all means."""
 FOLLOW_INTERVAL = 0.25
 MAX_LINES = 1_000_000
 
@@ -36,7 +41,9 @@ async def list_instances(services: Services, request: web.Request) -> list[Insta
 
 async def get_instance(services: Services, request: web.Request) -> InstanceView:
     """Show one instance."""
-    return show(_named(services, request))
+    instance = named(services, request)
+    refuse_unmet(request, instance)
+    return show(instance)
 
 
 async def create_instance(services: Services, request: web.Request) -> InstanceView:
@@ -54,7 +61,25 @@ async def replace_instance(services: Services, request: web.Request) -> Instance
 
     One that is up keeps running as it is; `restart_required` then says so. A secret sent back as its mask stays what it was.
     """
-    instance, warnings = await services.fleet.change(_named(services, request).name, await read_json(request))
+    return await _change(services, request, merge=False)
+
+
+async def patch_instance(services: Services, request: web.Request) -> InstanceView:
+    """Change some options of an instance.
+
+    A JSON Merge Patch (RFC 7396): what it does not name stays, objects merge, null means the default. Patches at the same time
+    are applied one after the other. For the rest as with PUT.
+    """
+    if request.content_type not in PATCH_TYPES:
+        raise WrongType(f"{request.content_type!r} is no form of patch known here; send {MEDIA_TYPE} (RFC 7396)")
+    return await _change(services, request, merge=True)
+
+
+async def _change(services: Services, request: web.Request, *, merge: bool) -> InstanceView:
+    instance = named(services, request)
+    raw = await read_json(request)
+    refuse_unmet(request, instance)
+    instance, warnings = await services.fleet.change(instance.name, raw, merge=merge, expected=expected(request))
     return show(instance, warnings)
 
 
@@ -63,9 +88,10 @@ async def delete_instance(services: Services, request: web.Request) -> None:
 
     One that is up is refused, unless `force` says to stop it first.
     """
-    instance = _named(services, request)
+    instance = named(services, request)
+    refuse_stale(request, instance)  # before it is stopped; and again, as a stop takes its time
     async with services.dispatcher.retiring(instance, force=flag(request, "force")):
-        await services.fleet.delete(instance.name)
+        await services.fleet.delete(instance.name, expected=expected(request))
 
 
 async def start_instance(services: Services, request: web.Request) -> InstanceView:
@@ -73,7 +99,7 @@ async def start_instance(services: Services, request: web.Request) -> InstanceVi
 
     Answers when the start has begun; watch `state` for it to become ready. An idle instance is stopped if room is needed.
     """
-    instance = _named(services, request)
+    instance = named(services, request)
     await services.dispatcher.start(instance)
     return show(instance)
 
@@ -83,7 +109,7 @@ async def stop_instance(services: Services, request: web.Request) -> InstanceVie
 
     Requests in flight may finish first (drain_timeout). Answers when no process of it is left.
     """
-    instance = _named(services, request)
+    instance = named(services, request)
     await services.dispatcher.stop(instance)
     return show(instance)
 
@@ -93,7 +119,7 @@ async def restart_instance(services: Services, request: web.Request) -> Instance
 
     One that is stopped is started. Answers when this has begun.
     """
-    instance = _named(services, request)
+    instance = named(services, request)
     await services.dispatcher.restart(instance)
     return show(instance)
 
@@ -103,7 +129,7 @@ async def get_logs(services: Services, request: web.Request) -> web.StreamRespon
 
     Plain text; rotated files are included. With `follow` the answer goes on with each new line until the client leaves.
     """
-    instance = _named(services, request)
+    instance = named(services, request)
     lines = whole_number(request, "lines", 0, -MAX_LINES, MAX_LINES)
     follow = flag(request, "follow")
     # What is followed goes on exactly where the text before it ends: no line is told twice, or cut in two.
@@ -125,7 +151,7 @@ async def proxy_to_instance(services: Services, request: web.Request) -> web.Str
     The path after `/proxy` is the backend's. The instance is not started for it, and reading requests do not keep it from
     idling out.
     """
-    instance = _named(services, request)
+    instance = named(services, request)
     prefix = f"/api/v1/instances/{request.match_info['name']}/proxy"
     path = request.raw_path.removeprefix(prefix) or "/"
     counts = request.method not in ("GET", "HEAD", "OPTIONS")
@@ -177,7 +203,7 @@ def _read_from(file: Path, position: int) -> tuple[bytes, int]:
         return b"", 0
 
 
-def _named(services: Services, request: web.Request) -> Instance:
+def named(services: Services, request: web.Request) -> Instance:
     return services.fleet.get(instance_name(request.match_info["name"]))
 
 
@@ -194,18 +220,26 @@ _STARTS = (errors.NoRoom, errors.ShuttingDown, errors.TimedOut)
 
 ROUTES = (
     Route("GET", _BASE, list_instances, Access.MANAGEMENT, "instances", returns=list[InstanceView]),
-    Route("GET", _ONE, get_instance, Access.MANAGEMENT, "instances", returns=InstanceView, raises=_FINDS),
+    Route(
+        "GET", _ONE, get_instance, Access.MANAGEMENT, "instances", returns=InstanceView, raises=_FINDS, headers=(IF_NONE_MATCH,),
+    ),
     Route(
         "POST", _ONE, create_instance, Access.MANAGEMENT, "instances", InstanceOptions, InstanceView, 201,
         raises=(*_CHANGES, errors.LimitReached), example=_EXAMPLE,
     ),
     Route(
         "PUT", _ONE, replace_instance, Access.MANAGEMENT, "instances", InstanceOptions, InstanceView,
-        raises=(*_CHANGES, errors.NotFound), example=_EXAMPLE,
+        raises=(*_CHANGES, errors.NotFound, errors.Changed), example=_EXAMPLE, headers=(IF_MATCH,),
+    ),
+    Route(
+        "PATCH", _ONE, patch_instance, Access.MANAGEMENT, "instances", returns=InstanceView,
+        raises=(*_CHANGES, errors.NotFound, errors.Changed, errors.WrongType), headers=(IF_MATCH,),
+        example={"idle_timeout": "1h", "backend_options": {"ctx_size": 16384, "threads": None}},
+        body_types=(MEDIA_TYPE, "application/json"),
     ),
     Route(
         "DELETE", _ONE, delete_instance, Access.MANAGEMENT, "instances", status=204,
-        raises=(*_FINDS, errors.Conflict, errors.Invalid, errors.StorageFailed),
+        raises=(*_FINDS, errors.Changed, errors.Conflict, errors.Invalid, errors.StorageFailed), headers=(IF_MATCH,),
         query=(Query("force", "Stop it first if it is up.", {"type": "boolean", "default": False}),),
     ),
     Route(

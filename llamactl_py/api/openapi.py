@@ -117,7 +117,7 @@ def _operation(route: Route, refs: Refs) -> Schema:
         content = {"schema": refs[route.body, "validation"] if route.body else {"type": "object"}}
         operation["requestBody"] = {
             "required": True,
-            "content": {"application/json": content | ({"example": route.example} if route.example else {})},
+            "content": dict.fromkeys(route.body_types, content | ({"example": route.example} if route.example else {})),
         }
     return operation
 
@@ -127,7 +127,11 @@ def _parameters(route: Route) -> list[Schema]:
         {"name": name, "in": "path", "required": True, "description": PATH_PARAMETERS[name], "schema": {"type": "string"}}
         for name in re.findall(r"\{(\w+)\}", route.openapi_path)
     ]
-    return in_path + [{"name": q.name, "in": "query", "description": q.description, "schema": q.schema} for q in route.query]
+    return in_path + [
+        {"name": q.name, "in": where, "description": q.description, "schema": q.schema}
+        for where, known in (("query", route.query), ("header", route.headers))
+        for q in known
+    ]
 
 
 def _responses(route: Route, refs: Refs) -> Schema:

@@ -18,6 +18,7 @@ TABLE: dict[type[LlamactlError], tuple[int, str]] = {
     errors.NameTaken: (409, "name_taken"),
     errors.Conflict: (409, "conflict"),
     errors.LimitReached: (409, "limit_reached"),
+    errors.Changed: (412, "changed"),
     errors.NotRunning: (503, "instance_not_running"),
     errors.NoRoom: (503, "no_room"),
     errors.TimedOut: (504, "timed_out"),
@@ -30,6 +31,7 @@ TABLE: dict[type[LlamactlError], tuple[int, str]] = {
     errors.Forbidden: (403, "permission_denied"),
     errors.BadRequest: (400, "invalid_request"),
     errors.TooLarge: (413, "too_large"),
+    errors.WrongType: (415, "unsupported_media_type"),
     errors.Invalid: (422, "invalid_request"),
     errors.BadCommand: (400, "parse_error"),
     errors.InvalidName: (400, "invalid_instance_name"),
@@ -73,6 +75,8 @@ def told(error: LlamactlError, path: str) -> Told:
         headers["x-should-retry"] = "false"  # OpenAI's clients would sit through Retry-After twice before they tell the reason
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, errors.Changed) and error.revision:
+        headers["ETag"] = f'"{error.revision}"'
     body = _openai(status, code, str(error)) if _speaks_openai(path) or status == 401 else _management(code, error)
     return status, headers, msgspec.json.encode(body)
 

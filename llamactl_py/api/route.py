@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from llamactl_py.api.body import read_body
 from llamactl_py.auth.policy import Access, Caller
@@ -58,6 +58,9 @@ class Route:
     query: tuple[Query, ...] = ()
     raises: tuple[type[LlamactlError], ...] = ()
     example: dict[str, Any] | None = None
+    headers: tuple[Query, ...] = ()
+    """Request headers that the operation knows, beside those of HTTP itself."""
+    body_types: tuple[str, ...] = ("application/json",)
 
     @property
     def aiohttp_path(self) -> str:
@@ -77,7 +80,17 @@ class Route:
             return web.Response(status=204)
         if isinstance(result, str):
             return web.Response(status=self.status, text=result, content_type="text/plain")
-        return web.Response(status=self.status, body=to_json(result), content_type="application/json")
+        answer = web.Response(status=self.status, body=to_json(result), content_type="application/json")
+        if isinstance(result, Tagged):
+            answer.headers["ETag"] = f'"{result.revision}"'
+            answer.headers["Cache-Control"] = "no-store"  # the tag says nothing about state, pid and the like
+        return answer
+
+
+class Tagged(BaseModel):
+    """What can be changed on condition that nobody else did; its answers carry the revision as `ETag`."""
+
+    revision: str = Field(description="Changes whenever the options do; it is the ETag too, for If-Match.")
 
 
 def to_json(value: BaseModel | Sequence[BaseModel]) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from llamactl_py.api.route import Tagged
 from llamactl_py.instances.instance import Instance
 from llamactl_py.instances.state import State, status_word
 from llamactl_py.storage.keys import KeyRow
@@ -19,7 +20,7 @@ class ExitView(BaseModel):
     last_lines: list[str] = Field(description="The last lines that it wrote.")
 
 
-class InstanceView(BaseModel):
+class InstanceView(Tagged):
     """One instance. `id`, `name`, `status`, `created` and `options` are llamactl's; the rest tells exactly what is going on."""
 
     id: int = Field(description="Number in the database.")
@@ -49,6 +50,7 @@ def show(instance: Instance, warnings: tuple[str, ...] = ()) -> InstanceView:
     ended = instance.last_exit
     is_idle = instance.state is State.READY and not instance.leases.value
     return InstanceView(
+        revision=instance.revision,
         id=instance.id,
         name=instance.name,
         status=status_word(instance.state),

@@ -34,6 +34,12 @@ class Conflict(LlamactlError):
     """The thing exists, but not in a state that allows this."""
 
 
+class Changed(LlamactlError):
+    """Somebody has changed the thing since the caller looked (If-Match). `revision` is what it has now."""
+
+    revision: str = ""
+
+
 class LimitReached(LlamactlError):
     """A configured number (max_instances, ...) is used up."""
 
@@ -84,6 +90,10 @@ class BadRequest(LlamactlError):
 
 class TooLarge(LlamactlError):
     """The request's body is over the configured limit."""
+
+
+class WrongType(LlamactlError):
+    """The request's body is of a media type that is not taken here."""
 
 
 class DaemonRefused(LlamactlError):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from llamactl_py.backends import backend
 from llamactl_py.ground.clock import Now
-from llamactl_py.ground.errors import Invalid, LimitReached, NameTaken, NotFound, nearest
+from llamactl_py.ground.errors import Changed, Invalid, LimitReached, NameTaken, NotFound, nearest
+from llamactl_py.ground.merge_patch import merged
 from llamactl_py.ground.names import instance_name
 from llamactl_py.ground.waiting import to_its_end
 from llamactl_py.instances.command import Workshop
@@ -104,28 +105,38 @@ class Fleet:
         self._tell_reshaped()
         return instance
 
-    async def change(self, name: str, raw: object) -> tuple[Instance, tuple[str, ...]]:
-        """Replace the options; one that is up keeps its old ones until it is restarted. Raises as `create`, and NotFound."""
-        instance = self.get(name)
-        options, warnings = parse_options(raw, self.workshop.limits, instance.options)
-        await to_its_end(self._change(instance, options))
-        return instance, warnings
+    async def change(
+        self, name: str, raw: object, *, merge: bool = False, expected: Collection[str] | None = None
+    ) -> tuple[Instance, tuple[str, ...]]:
+        """Replace the options by *raw*, or *merge* it into them; one that is up keeps its old ones until it is restarted.
 
-    async def _change(self, instance: Instance, options: InstanceOptions) -> None:
-        async with self._writing:
+        *expected*: revisions of which it must have one. Raises as `create`, NotFound, and Changed.
+        """
+        instance = self.get(name)
+        return instance, await to_its_end(self._change(instance, raw, merge, expected))
+
+    async def _change(self, instance: Instance, raw: object, merge: bool, expected: Collection[str] | None) -> tuple[str, ...]:
+        async with self._writing:  # from reading the options on: what is merged into is what is replaced
+            refuse_changed(instance, expected)
+            wanted = merged(instance.options.whole(), raw) if merge else raw
+            options, warnings = parse_options(wanted, self.workshop.limits, instance.options)
             self._refuse_taken(instance.name, options)
             await self.store.change(instance.name, options.stored())
             instance.options = options
         self._tell_reshaped()
+        return warnings
 
-    async def delete(self, name: str) -> None:
-        """Forget one that is at rest and that nobody can claim (`Dispatcher.retiring`). Raises NotFound, StorageFailed."""
-        instance = self.get(name)
-        assert instance.state in AT_REST, instance
-        # Out of the fleet before the await: nobody can start it while its row is being removed.
-        # Its owner too: by the time the row is gone, the name may have a new one.
-        owner = self._owners.pop(name)
-        self._instances.pop(name)
+    async def delete(self, name: str, *, expected: Collection[str] | None = None) -> None:
+        """Forget one that is at rest and that nobody can claim (`Dispatcher.retiring`). Raises NotFound, Changed,
+        StorageFailed."""
+        async with self._writing:  # a change under way is seen first
+            instance = self.get(name)
+            refuse_changed(instance, expected)
+            assert instance.state in AT_REST, instance
+            # Out of the fleet before the await: nobody can start it while its row is being removed.
+            # Its owner too: by the time the row is gone, the name may have a new one.
+            owner = self._owners.pop(name)
+            self._instances.pop(name)
         await to_its_end(self._forget(name, instance, owner))
 
     async def _forget(self, name: str, instance: Instance, owner: asyncio.Task[None]) -> None:
@@ -165,6 +176,14 @@ class Fleet:
     def _tell_reshaped(self) -> None:
         for listener in self._reshaped:
             listener()
+
+
+def refuse_changed(instance: Instance, expected: Collection[str] | None) -> None:
+    """Raises Changed unless the instance has one of the *expected* revisions; None expects nothing."""
+    if expected is not None and instance.revision not in expected:
+        error = Changed(f"instance {instance.name!r} was changed meanwhile; read it again and decide anew")
+        error.revision = instance.revision
+        raise error
 
 
 def model_names(options: InstanceOptions) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ and "stop while starting" is the same code as "stop while ready". Nobody but the
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -89,6 +90,7 @@ class Instance:
         self._at_rest = Watched(True)
         self._handle: Handle | None = None
         self._hurried = asyncio.Event()
+        self._revision: tuple[InstanceOptions, str] | None = None
 
     def __repr__(self) -> str:
         process = f"pid={self.pid} port={self.port or self.socket}"
@@ -97,6 +99,14 @@ class Instance:
     def remarks(self, warnings: tuple[str, ...] = ()) -> tuple[str, ...]:
         """What the installed server would say to its options, and those of *warnings* that it does not contradict."""
         return self._workshop.remarks(self.options, warnings)
+
+    @property
+    def revision(self) -> str:
+        """Names these options of this instance: other options have another one, also after a restart of the daemon."""
+        if self._revision is None or self._revision[0] is not self.options:
+            told = f"{self.id} {self.created_at} {self.options.stored()}".encode()
+            self._revision = (self.options, hashlib.blake2b(told, digest_size=10).hexdigest())
+        return self._revision[1]
 
     # -- wishes: anybody may have them ------------------------------------------------------------------------------------
 

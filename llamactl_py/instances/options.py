@@ -77,11 +77,15 @@ class InstanceOptions(Frozen):
 
     def public(self) -> dict[str, Any]:
         """As JSON values, for anybody to see: secrets are masked."""
-        shown = self.model_dump(mode="json", exclude_none=True)
+        shown = self.whole()
         shown["environment"] = {name: MASK if _SECRET_NAME.search(name) else value for name, value in self.environment.items()}
         secret = {flag.key for flag in backend(self.backend_type).catalogue if flag.secret}
         shown["backend_options"] = {name: MASK if name in secret else value for name, value in shown["backend_options"].items()}
         return {name: value for name, value in shown.items() if value not in ("", {}, []) or name == "backend_options"}
+
+    def whole(self) -> dict[str, Any]:
+        """As JSON values, secrets included: never for showing."""
+        return self.model_dump(mode="json", exclude_none=True)
 
     def stored(self) -> str:
         """As JSON text, for the database."""

@@ -46,6 +46,7 @@ ROUTES: dict[str, Expected] = {
     f"GET {ONE}": Expected(MANAGEMENT, 200),
     f"POST {ONE}": Expected(MANAGEMENT, 201, {"backend_type": "mlx_lm"}, "/api/v1/instances/new"),
     f"PUT {ONE}": Expected(MANAGEMENT, 200, {"backend_type": "mlx_lm"}, "/api/v1/instances/other"),
+    f"PATCH {ONE}": Expected(MANAGEMENT, 200, {"idle_timeout": 1}, "/api/v1/instances/other"),
     f"DELETE {ONE}": Expected(MANAGEMENT, 204, path="/api/v1/instances/other"),
     f"POST {ONE}/start": Expected(MANAGEMENT, 200),
     f"POST {ONE}/stop": Expected(MANAGEMENT, 200, path="/api/v1/instances/other/stop"),

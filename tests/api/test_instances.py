@@ -48,6 +48,7 @@ async def test_a_created_instance_is_stopped_and_has_its_defaults_filled_in(h: H
     status, body = await h.ask("POST", f"{BASE}/a", json={"backend_type": "llama-cpp", "backend_options": {"ctx_size": 1}})
     assert status == 201
     created = body.pop("created")
+    revision = body.pop("revision")
     assert body.pop("since") == created
     assert body == {
         "id": 1,
@@ -70,7 +71,7 @@ async def test_a_created_instance_is_stopped_and_has_its_defaults_filled_in(h: H
         "restarts": 0,
         "restart_required": False,
     }
-    assert await h.get("a") == {**body, "created": created, "since": created}
+    assert await h.get("a") == {**body, "created": created, "since": created, "revision": revision}
 
 
 async def test_the_list_has_all_in_order_of_creation(h: House) -> None:
