@@ -80,6 +80,16 @@ class Client:
     def delete(self, name: str, *, force: bool = False) -> None:
         self._json("DELETE", _path(name) + ("?force=true" if force else ""))
 
+    def command(self, name: str) -> dict[str, Any]:
+        """What a start of that instance would run."""
+        found: dict[str, Any] = self._json("GET", _path(name) + "/command")
+        return found
+
+    def try_command(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """What a start of an instance that does not exist would run."""
+        found: dict[str, Any] = self._json("POST", "/api/v1/instances/command", {"name": name, "options": options})
+        return found
+
     def parse_command(self, command: str | Sequence[str], backend_type: str | None = None) -> dict[str, Any]:
         """*command*, a line or its words, as options; *backend_type* where it names no known program ("custom": any program)."""
         body: dict[str, Any] = {"command": command} | ({"backend_type": backend_type} if backend_type else {})

@@ -209,7 +209,7 @@ def named(services: Services, request: web.Request) -> Instance:
 
 _BASE = "/api/v1/instances"
 _ONE = f"{_BASE}/{{name}}"
-_EXAMPLE = {
+EXAMPLE = {
     "backend_type": "llama_cpp",
     "backend_options": {"model": "/models/qwen3-8b-q4_k_m.gguf", "ctx_size": 8192, "gpu_layers": 99},
     "idle_timeout": "15m",
@@ -225,11 +225,11 @@ ROUTES = (
     ),
     Route(
         "POST", _ONE, create_instance, Access.MANAGEMENT, "instances", InstanceOptions, InstanceView, 201,
-        raises=(*_CHANGES, errors.LimitReached), example=_EXAMPLE,
+        raises=(*_CHANGES, errors.LimitReached), example=EXAMPLE,
     ),
     Route(
         "PUT", _ONE, replace_instance, Access.MANAGEMENT, "instances", InstanceOptions, InstanceView,
-        raises=(*_CHANGES, errors.NotFound, errors.Changed), example=_EXAMPLE, headers=(IF_MATCH,),
+        raises=(*_CHANGES, errors.NotFound, errors.Changed), example=EXAMPLE, headers=(IF_MATCH,),
     ),
     Route(
         "PATCH", _ONE, patch_instance, Access.MANAGEMENT, "instances", returns=InstanceView,

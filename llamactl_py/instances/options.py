@@ -78,7 +78,7 @@ class InstanceOptions(Frozen):
     def public(self) -> dict[str, Any]:
         """As JSON values, for anybody to see: secrets are masked."""
         shown = self.whole()
-        shown["environment"] = {name: MASK if _SECRET_NAME.search(name) else value for name, value in self.environment.items()}
+        shown["environment"] = {name: MASK if is_secret(name) else value for name, value in self.environment.items()}
         secret = {flag.key for flag in backend(self.backend_type).catalogue if flag.secret}
         shown["backend_options"] = {name: MASK if name in secret else value for name, value in shown["backend_options"].items()}
         return {name: value for name, value in shown.items() if value not in ("", {}, []) or name == "backend_options"}
@@ -90,6 +90,11 @@ class InstanceOptions(Frozen):
     def stored(self) -> str:
         """As JSON text, for the database."""
         return self.model_dump_json(exclude_none=True)
+
+
+def is_secret(variable: str) -> bool:
+    """Does the name of that environment variable say that its value is nobody's business?"""
+    return _SECRET_NAME.search(variable) is not None
 
 
 def parse_options(

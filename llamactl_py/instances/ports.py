@@ -24,12 +24,17 @@ class Ports:
 
     def take(self) -> int:
         """A port that nobody listens on. Goes round the range, so that a port just freed rests. Raises StartFailed."""
+        port = self.next_free()
+        self._held.add(port)
+        self._next = port + 1
+        return port
+
+    def next_free(self) -> int:
+        """What `take` would give now. Raises StartFailed."""
         count = self._last - self._first + 1
         for step in range(count):
             port = self._first + (self._next - self._first + step) % count
             if port not in self._held and port not in self._exclude and _is_free(port):
-                self._held.add(port)
-                self._next = port + 1
                 return port
         raise StartFailed(
             f"no free port between {self._first} and {self._last}, {len(self._held)} are held by instances; "

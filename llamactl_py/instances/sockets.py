@@ -23,12 +23,7 @@ def take(directory: Path, name: str) -> Path:
 
     Raises StartFailed.
     """
-    path = directory.absolute() / f"{name}.sock"
-    if (length := len(os.fsencode(path))) > LONGEST_PATH:
-        raise StartFailed(
-            f"the path of its socket, {path}, has {length} bytes, and the kernel takes {LONGEST_PATH}: "
-            "set instances.sockets_dir to a shorter one, or leave out unix_socket"
-        )
+    path = path_of(directory, name)
     try:
         _make_private(path.parent)
         if path.is_socket():
@@ -37,6 +32,17 @@ def take(directory: Path, name: str) -> Path:
         raise StartFailed(f"its socket {path} cannot be prepared: {error.strerror}") from None
     if os.path.lexists(path):
         raise StartFailed(f"{path} is in the way of its socket and is none: move it away")
+    return path
+
+
+def path_of(directory: Path, name: str) -> Path:
+    """The same, without a look at what is there. Raises StartFailed."""
+    path = directory.absolute() / f"{name}.sock"
+    if (length := len(os.fsencode(path))) > LONGEST_PATH:
+        raise StartFailed(
+            f"the path of its socket, {path}, has {length} bytes, and the kernel takes {LONGEST_PATH}: "
+            "set instances.sockets_dir to a shorter one, or leave out unix_socket"
+        )
     return path
 
 
