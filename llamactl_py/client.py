@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 Instance = dict[str, Any]
 
@@ -50,8 +50,9 @@ class Client:
 
     # -- instances --------------------------------------------------------------------------------------------------------
 
-    def instances(self) -> list[Instance]:
-        found: list[Instance] = self._json("GET", "/api/v1/instances")
+    def instances(self, **query: str | int) -> list[Instance]:
+        """All, or those that *query* asks for: status, group, backend_type, search, sort, order, limit, offset."""
+        found: list[Instance] = self._json("GET", "/api/v1/instances" + (f"?{urlencode(query)}" if query else ""))
         return found
 
     def instance(self, name: str) -> Instance:
@@ -76,6 +77,14 @@ class Client:
 
     def restart(self, name: str) -> Instance:
         return self._instance("POST", name, "/restart")
+
+    def act_on_several(
+        self, action: str, *, names: Iterable[str] | None = None, group: str | None = None
+    ) -> list[dict[str, Any]]:
+        """`start`, `stop` or `restart` those named, those of *group*, or all; what became of each, as the API tells it."""
+        which = {"names": list(names)} if names is not None else {"group": group} if group is not None else {"all": True}
+        results: list[dict[str, Any]] = self._json("POST", f"/api/v1/instances/{action}", which)["results"]
+        return results
 
     def delete(self, name: str, *, force: bool = False) -> None:
         self._json("DELETE", _path(name) + ("?force=true" if force else ""))

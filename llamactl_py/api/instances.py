@@ -1,4 +1,4 @@
-"""Instances: create, see, change, delete; start, stop, restart; logs; and the way through to the backend itself."""
+"""Instances: create, see, change, delete; logs; and the way through to the backend itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from llamactl_py.api import inference
 from llamactl_py.api.account import Account
 from llamactl_py.api.body import read_body
 from llamactl_py.api.conditions import IF_MATCH, IF_NONE_MATCH, expected, refuse_stale, refuse_unmet
-from llamactl_py.api.route import Query, Route, caller_of, flag, read_json, whole_number
+from llamactl_py.api.listing import PARAMETERS, chosen
+from llamactl_py.api.route import Query, Route, caller_of, flag, read_json, to_json, whole_number
 from llamactl_py.api.views import InstanceView, show
 from llamactl_py.auth.policy import Access
 from llamactl_py.ground import errors
@@ -31,12 +32,15 @@ FOLLOW_INTERVAL = 0.25
 MAX_LINES = 1_000_000
 
 
-async def list_instances(services: Services, request: web.Request) -> list[InstanceView]:
-    """List all instances.
+async def list_instances(services: Services, request: web.Request) -> web.Response:
+    """List the instances.
 
-    In the order of their creation.
+    All, in the order of their creation, unless the query says otherwise. The header `X-Total-Count` tells how many there are
+    without `limit` and `offset`.
     """
-    return [show(instance) for instance in services.fleet]
+    found, total = chosen(request, services.fleet)
+    views = [show(instance) for instance in found]
+    return web.Response(body=to_json(views), content_type="application/json", headers={"X-Total-Count": str(total)})
 
 
 async def get_instance(services: Services, request: web.Request) -> InstanceView:
@@ -92,36 +96,6 @@ async def delete_instance(services: Services, request: web.Request) -> None:
     refuse_stale(request, instance)  # before it is stopped; and again, as a stop takes its time
     async with services.dispatcher.retiring(instance, force=flag(request, "force")):
         await services.fleet.delete(instance.name, expected=expected(request))
-
-
-async def start_instance(services: Services, request: web.Request) -> InstanceView:
-    """Start an instance.
-
-    Answers when the start has begun; watch `state` for it to become ready. An idle instance is stopped if room is needed.
-    """
-    instance = named(services, request)
-    await services.dispatcher.start(instance)
-    return show(instance)
-
-
-async def stop_instance(services: Services, request: web.Request) -> InstanceView:
-    """Stop an instance.
-
-    Requests in flight may finish first (drain_timeout). Answers when no process of it is left.
-    """
-    instance = named(services, request)
-    await services.dispatcher.stop(instance)
-    return show(instance)
-
-
-async def restart_instance(services: Services, request: web.Request) -> InstanceView:
-    """Restart an instance, with its newest options.
-
-    One that is stopped is started. Answers when this has begun.
-    """
-    instance = named(services, request)
-    await services.dispatcher.restart(instance)
-    return show(instance)
 
 
 async def get_logs(services: Services, request: web.Request) -> web.StreamResponse:
@@ -216,10 +190,12 @@ EXAMPLE = {
 }
 _CHANGES = (errors.BadRequest, errors.Invalid, errors.InvalidName, errors.NameTaken, errors.StorageFailed, errors.TooLarge)
 _FINDS = (errors.InvalidName, errors.NotFound)
-_STARTS = (errors.NoRoom, errors.ShuttingDown, errors.TimedOut)
 
 ROUTES = (
-    Route("GET", _BASE, list_instances, Access.MANAGEMENT, "instances", returns=list[InstanceView]),
+    Route(
+        "GET", _BASE, list_instances, Access.MANAGEMENT, "instances", returns=list[InstanceView], raises=(errors.Invalid,),
+        query=PARAMETERS,
+    ),
     Route(
         "GET", _ONE, get_instance, Access.MANAGEMENT, "instances", returns=InstanceView, raises=_FINDS, headers=(IF_NONE_MATCH,),
     ),
@@ -241,14 +217,6 @@ ROUTES = (
         "DELETE", _ONE, delete_instance, Access.MANAGEMENT, "instances", status=204,
         raises=(*_FINDS, errors.Changed, errors.Conflict, errors.Invalid, errors.StorageFailed), headers=(IF_MATCH,),
         query=(Query("force", "Stop it first if it is up.", {"type": "boolean", "default": False}),),
-    ),
-    Route(
-        "POST", f"{_ONE}/start", start_instance, Access.MANAGEMENT, "instances", returns=InstanceView, raises=(*_FINDS, *_STARTS),
-    ),
-    Route("POST", f"{_ONE}/stop", stop_instance, Access.MANAGEMENT, "instances", returns=InstanceView, raises=_FINDS),
-    Route(
-        "POST", f"{_ONE}/restart", restart_instance, Access.MANAGEMENT, "instances", returns=InstanceView,
-        raises=(*_FINDS, *_STARTS),
     ),
     Route(
         "GET", f"{_ONE}/logs", get_logs, Access.MANAGEMENT, "instances", returns=str, raises=(*_FINDS, errors.Invalid),

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_
 
 from llamactl_py.config import paths
 from llamactl_py.ground.durations import Minutes, Seconds
+from llamactl_py.ground.names import GroupName
 from llamactl_py.ground.validation import Frozen
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -165,8 +166,11 @@ class Instances(Frozen):
     max_running_instances: int = setting(
         -1, "LLAMACTL_MAX_RUNNING_INSTANCES", "How many instances may be up at once; -1 means any number.", ge=-1
     )
+    group_limits: dict[GroupName, Annotated[int, Field(ge=-1)]] = setting(
+        {}, None, "How many instances of a group may be up at once, by the group's name; -1 means any number."
+    )
     enable_lru_eviction: bool = setting(
-        True, "LLAMACTL_ENABLE_LRU_EVICTION", "When the limit is reached, stop the idle instance that was used longest ago."
+        True, "LLAMACTL_ENABLE_LRU_EVICTION", "When a limit is reached, stop the idle instance that was used longest ago."
     )
     default_auto_restart: bool = setting(True, "LLAMACTL_DEFAULT_AUTO_RESTART", "Restart an instance whose backend died.")
     default_max_restarts: int = setting(
@@ -221,6 +225,13 @@ class Instances(Frozen):
     log_rotation_backups: int = setting(
         3, "LLAMACTL_LOG_ROTATION_BACKUPS", "How many rotated logs are kept for each instance.", ge=0, le=100
     )
+
+    @field_validator("group_limits")
+    @classmethod
+    def _named(cls, limits: dict[str, int]) -> dict[str, int]:
+        if "" in limits:
+            raise ValueError("a group needs a name; for all instances together there is max_running_instances")
+        return limits
 
     @field_validator("port_range")
     @classmethod

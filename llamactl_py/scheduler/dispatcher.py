@@ -217,7 +217,7 @@ class Dispatcher:
         For each claim, one of three cases: its instance can take it; there is room, so the instance is wanted up; an idle
         one can leave, so that one is wanted down first. Otherwise the claim waits.
         """
-        verdict: Start | Evict | Wait | None = None  # one for all who are at rest, until it is acted on: the queue may be long
+        verdicts: dict[str, Wait] = {}  # one for all of a group who are at rest, until one is acted on: the queue may be long
         for claim in list(self._claims):
             instance = claim.instance
             if claim.answer.done():
@@ -225,7 +225,11 @@ class Dispatcher:
             elif instance.state is State.FAILED and not claim.only_start and (left := instance.may_retry_at - self._time()) > 0:
                 self._answer(claim, _after(left, StartFailed(f"instance {instance.name!r} has failed: {instance.reason}")))
             elif instance.state in AT_REST and not instance.is_wanted:
-                verdict = self._make_room(claim, verdict or self._plan())
+                group = instance.options.group if instance.options.group in self._limits.group_limits else ""
+                if verdict := self._make_room(claim, verdicts.get(group) or self._plan(group)):
+                    verdicts[group] = verdict
+                else:
+                    verdicts.clear()
             elif claim.only_start and instance.is_wanted:
                 self._answer(claim, None)
             elif not claim.only_start and (target := self.grant(instance)):
@@ -235,8 +239,10 @@ class Dispatcher:
         for name in idle_for_too_long(self._seats(), self._time()):
             self._fleet.get(name).want_down(0.0)
 
-    def _plan(self) -> Start | Evict | Wait:
-        return plan(self._seats(), self._limits.max_running_instances, self._limits.enable_lru_eviction)
+    def _plan(self, group: str) -> Start | Evict | Wait:
+        limits = self._limits
+        of_group = limits.group_limits.get(group, -1)
+        return plan(self._seats(), limits.max_running_instances, limits.enable_lru_eviction, group, of_group)
 
     def _make_room(self, claim: Claim, verdict: Start | Evict | Wait) -> Wait | None:
         """Act on *verdict* for one that is at rest, so has no seat itself; gives it back if it holds for the next one too."""
@@ -304,6 +310,7 @@ def _seat(instance: Instance, waiting: int) -> Seat:
         waiting,
         instance.last_used,
         options.idle_timeout,
+        options.group,
     )
 
 

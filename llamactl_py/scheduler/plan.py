@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from llamactl_py.instances.state import State
+from llamactl_py.instances.state import AT_REST, State
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Seat:
     """Moment on the loop's clock."""
     idle_timeout: float
     """Seconds; 0 pins it."""
+    group: str = ""
 
     @property
     def is_leaving(self) -> bool:
@@ -53,25 +54,44 @@ class Wait:
     is_coming: bool = False
 
 
-def plan(seats: Sequence[Seat], limit: int, may_evict: bool) -> Start | Evict | Wait:
-    """What an instance that is at rest has to do to run. *seats*: those of the others; *limit* -1 means no limit."""
+def plan(seats: Sequence[Seat], limit: int, may_evict: bool, group: str = "", group_limit: int = -1) -> Start | Evict | Wait:
+    """What an instance of *group* that is at rest has to do to run. *seats*: those of the others; a limit of -1 means none.
+
+    Room in its group comes first: who leaves for that leaves a place for all.
+    """
+    if group and group_limit >= 0:
+        own = [seat for seat in seats if seat.group == group]
+        verdict = _room(
+            own,
+            group_limit,
+            may_evict,
+            f"{group_limit} instances of group {group!r} are running, which is its limit (group_limits)",
+        )
+        if not isinstance(verdict, Start):
+            return verdict
+    return _room(seats, limit, may_evict, f"{limit} instances are running, which is the limit (max_running_instances)")
+
+
+def _room(seats: Sequence[Seat], limit: int, may_evict: bool, full: str) -> Start | Evict | Wait:
     if limit < 0 or len(seats) < limit:
         return Start()
     leaving = sum(seat.is_leaving for seat in seats)
     if len(seats) - leaving < limit:
         return Wait("another instance is leaving for it", is_coming=True)
     if not may_evict:
-        return Wait(f"{limit} instances are running, which is the limit (max_running_instances), and eviction is off")
+        return Wait(f"{full}, and eviction is off")
     idle = sorted((seat for seat in seats if seat.may_leave and seat.is_wanted), key=lambda seat: seat.last_used)
     if idle:
         return Evict(idle[0].name)
     kept = ", ".join(f"{seat.name} {_why_it_stays(seat)}" for seat in seats[:5]) + (", ..." if len(seats) > 5 else "")
-    return Wait(f"{limit} instances are running, which is the limit (max_running_instances), and none can leave: {kept}")
+    return Wait(f"{full}, and none can leave: {kept}")
 
 
 def _why_it_stays(seat: Seat) -> str:
     if seat.leases:
         return f"has {seat.leases} requests in flight"
+    if seat.state in AT_REST:
+        return "is about to start"
     if seat.state is not State.READY:
         return f"is {seat.state.value}"
     return "is pinned (idle_timeout 0)" if not seat.idle_timeout else "has requests waiting"

@@ -121,6 +121,40 @@ def test_where_backends_are_healthy_every_request_is_served(
     run(scenario(), seed)
 
 
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(
+    lives=st.fixed_dictionaries(dict.fromkeys(NAMES, healthy)),
+    groups=st.fixed_dictionaries(dict.fromkeys(NAMES, st.sampled_from(["", "g", "h", "free"]))),
+    schedule=some(st.builds(Request, moments, names, seconds), 16),
+    limit=st.sampled_from([-1, 2, 3]),
+    seed=seeds,
+)
+def test_no_group_is_ever_above_its_limit_and_every_request_is_served(
+    lives: dict[str, Life], groups: dict[str, str], schedule: list[Request], limit: int, seed: int | None
+) -> None:
+    most = {"g": 1, "h": 2}
+
+    async def scenario() -> None:
+        limits = {"max_running_instances": limit, "group_limits": most, "on_demand_start_timeout": "1d"}
+        async with world(**limits) as w:
+            for name, life in lives.items():
+                await w.create(name, *[life] * 99, idle_timeout="1m", group=groups[name])
+            await asyncio.gather(*(served(w, request) for request in schedule))
+            assert limit < 0 or w.launcher.most <= limit
+            for handle in w.launcher.handles:
+                group = groups[handle.ticket.instance]
+                there = [
+                    other
+                    for other in w.launcher.handles
+                    if groups[other.ticket.instance] == group
+                    and other.launched_at <= handle.launched_at
+                    and (other.gone_at is None or other.gone_at > handle.launched_at)
+                ]
+                assert len(there) <= most.get(group, len(NAMES))
+
+    run(scenario(), seed)
+
+
 async def served(w: World, request: Request) -> float:
     await request.at.come()
     moment = await request.make(w)

@@ -58,6 +58,7 @@ def test_who_leaves_for_whom(seats: list[Seat], limit: int, decision: Start | Ev
     [
         (BUSY, "busy has 2 requests in flight"),
         (LOADING, "loading is starting"),
+        (seat("soon", state=State.STOPPED), "soon is about to start"),
         (PINNED, "pinned is pinned (idle_timeout 0)"),
         (AWAITED, "awaited has requests waiting"),
         (replace(RETRYING, waiting=1), "retrying is backoff"),
@@ -88,6 +89,30 @@ def test_a_long_list_of_reasons_is_cut() -> None:
     assert "s5" not in decision.why
 
 
+@pytest.mark.parametrize(
+    ("seats", "limit", "group_limit", "decision"),
+    [
+        ([], -1, 1, Start()),
+        ([OLD], -1, 1, Start()),  # of no group
+        ([seat("other", group="h")], -1, 1, Start()),
+        ([seat("mine", group="g")], -1, -1, Start()),
+        ([seat("mine", group="g")], -1, 2, Start()),
+        ([seat("mine", group="g", last_used=30.0), OLD], -1, 1, Evict("mine")),
+        ([seat("mine", group="g", last_used=30.0), OLD], 2, 1, Evict("mine")),  # in the group, though another is older
+        ([seat("mine", group="g", last_used=30.0), OLD], 2, 2, Evict("old")),
+        ([replace(LEAVING, group="g"), OLD], 2, 1, Wait("another instance is leaving for it", is_coming=True)),
+    ],
+)
+def test_room_in_the_group_comes_first(seats: list[Seat], limit: int, group_limit: int, decision: Start | Evict | Wait) -> None:
+    assert plan(seats, limit, True, "g", group_limit) == decision
+
+
+def test_a_full_group_is_named_with_its_limit() -> None:
+    decision = plan([replace(BUSY, group="g"), OLD], -1, True, "g", 1)
+    full = "1 instances of group 'g' are running, which is its limit (group_limits)"
+    assert decision == Wait(f"{full}, and none can leave: busy has 2 requests in flight")
+
+
 SEATS = st.lists(
     st.builds(
         Seat,
@@ -98,6 +123,7 @@ SEATS = st.lists(
         st.integers(0, 2),
         st.integers(0, 50).map(float),
         st.sampled_from([0.0, 10.0, 60.0]),
+        st.sampled_from(["", "g", "h"]),
     ),
     unique_by=lambda seat: seat.name,
     max_size=8,
@@ -112,6 +138,22 @@ def test_no_start_is_ever_above_the_limit_and_none_is_kept_waiting_below_it(
 ) -> None:
     decision = plan(seats, limit, may_evict)
     assert isinstance(decision, Start) == (limit < 0 or len(seats) + 1 <= limit)
+
+
+@given(SEATS, LIMITS, LIMITS, st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_a_start_is_within_both_limits_and_an_eviction_helps_the_group_first(
+    seats: list[Seat], limit: int, group_limit: int, may_evict: bool
+) -> None:
+    decision = plan(seats, limit, may_evict, "g", group_limit)
+    own = [seat for seat in seats if seat.group == "g"]
+    has_room = [most < 0 or count < most for count, most in ((len(seats), limit), (len(own), group_limit))]
+    assert isinstance(decision, Start) == all(has_room)
+    if isinstance(decision, Evict):
+        (chosen,) = [seat for seat in seats if seat.name == decision.name]
+        assert chosen.group == "g" or has_room[1]
+        candidates = seats if has_room[1] else own
+        assert chosen.last_used == min(seat.last_used for seat in candidates if seat.may_leave and seat.is_wanted)
 
 
 @given(SEATS, LIMITS, st.booleans())
