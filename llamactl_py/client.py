@@ -58,6 +58,10 @@ class Client:
     def instance(self, name: str) -> Instance:
         return self._instance("GET", name)
 
+    def stats(self, name: str) -> dict[str, Any]:
+        """Its state, process and requests, and in `usage` what its processes take of the machine."""
+        return self._instance("GET", name, "/stats")
+
     def create(self, name: str, options: Mapping[str, Any]) -> Instance:
         return self._instance("POST", name, body=options)
 

@@ -14,7 +14,7 @@ from llamactl_py.api.body import read_body
 from llamactl_py.api.conditions import IF_MATCH, IF_NONE_MATCH, expected, refuse_stale, refuse_unmet
 from llamactl_py.api.listing import PARAMETERS, chosen
 from llamactl_py.api.route import Query, Route, caller_of, flag, read_json, to_json, whole_number
-from llamactl_py.api.views import InstanceView, show
+from llamactl_py.api.views import InstanceView, StatsView, show, show_with_usage
 from llamactl_py.auth.policy import Access
 from llamactl_py.ground import errors
 from llamactl_py.ground.errors import WrongType
@@ -39,7 +39,10 @@ async def list_instances(services: Services, request: web.Request) -> web.Respon
     without `limit` and `offset`.
     """
     found, total = chosen(request, services.fleet)
-    views = [show(instance) for instance in found]
+    if flag(request, "stats"):
+        views = list(await asyncio.gather(*map(show_with_usage, found)))
+    else:
+        views = [show(instance) for instance in found]
     return web.Response(body=to_json(views), content_type="application/json", headers={"X-Total-Count": str(total)})
 
 
@@ -47,7 +50,16 @@ async def get_instance(services: Services, request: web.Request) -> InstanceView
     """Show one instance."""
     instance = named(services, request)
     refuse_unmet(request, instance)
-    return show(instance)
+    return await show_with_usage(instance) if flag(request, "stats") else show(instance)
+
+
+async def get_stats(services: Services, request: web.Request) -> StatsView:
+    """Show what goes on with an instance.
+
+    Its state, its process, its requests, and what all of its processes take of the machine: measured now, at most once a second.
+    """
+    view = await show_with_usage(named(services, request))
+    return StatsView.model_validate(view.model_dump(include=set(StatsView.model_fields)))
 
 
 async def create_instance(services: Services, request: web.Request) -> InstanceView:
@@ -181,6 +193,7 @@ def named(services: Services, request: web.Request) -> Instance:
     return services.fleet.get(instance_name(request.match_info["name"]))
 
 
+STATS = Query("stats", "With `usage`: memory and CPU of its processes.", {"type": "boolean", "default": False})
 _BASE = "/api/v1/instances"
 _ONE = f"{_BASE}/{{name}}"
 EXAMPLE = {
@@ -194,11 +207,13 @@ _FINDS = (errors.InvalidName, errors.NotFound)
 ROUTES = (
     Route(
         "GET", _BASE, list_instances, Access.MANAGEMENT, "instances", returns=list[InstanceView], raises=(errors.Invalid,),
-        query=PARAMETERS,
+        query=(*PARAMETERS, STATS),
     ),
     Route(
-        "GET", _ONE, get_instance, Access.MANAGEMENT, "instances", returns=InstanceView, raises=_FINDS, headers=(IF_NONE_MATCH,),
+        "GET", _ONE, get_instance, Access.MANAGEMENT, "instances", returns=InstanceView, raises=(*_FINDS, errors.Invalid),
+        query=(STATS,), headers=(IF_NONE_MATCH,),
     ),
+    Route("GET", f"{_ONE}/stats", get_stats, Access.MANAGEMENT, "instances", returns=StatsView, raises=_FINDS),
     Route(
         "POST", _ONE, create_instance, Access.MANAGEMENT, "instances", InstanceOptions, InstanceView, 201,
         raises=(*_CHANGES, errors.LimitReached), example=EXAMPLE,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from signal import Signals
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -17,7 +19,20 @@ class ExitView(BaseModel):
     """How the last process of an instance ended."""
 
     code: int | None = Field(default=None, description="Exit code, or minus the number of the signal that ended it.")
+    signal: str | None = Field(default=None, description="Name of that signal.")
+    reason: str = Field(description="The same in words.")
     last_lines: list[str] = Field(description="The last lines that it wrote.")
+
+
+class UsageView(BaseModel):
+    """What all processes of an instance take of the machine; measured when asked for, at most once a second."""
+
+    processes: int
+    memory_bytes: int = Field(
+        description="Resident, summed over its processes: what they share, and a model mapped from its file, counts in each."
+    )
+    cpu_seconds: float = Field(description="User and system time of the processes that live.")
+    cpu_percent: float | None = Field(default=None, description="Of one core, since the measurement before; not in the first.")
 
 
 class InstanceView(Tagged):
@@ -36,6 +51,10 @@ class InstanceView(Tagged):
     socket: str | None = Field(default=None, description="Unix socket of its backend, while it is up and has one.")
     in_flight: int = Field(description="Requests that it is answering now.")
     idle_seconds: float | None = Field(default=None, description="Seconds since the end of its last request, while it is ready.")
+    last_used: int | None = Field(
+        default=None, description="Unix seconds of the end of its last request, or of its becoming ready if that was later."
+    )
+    uptime_seconds: float | None = Field(default=None, description="Age of its process, while there is one.")
     restarts: int = Field(description="Automatic restarts since the daemon started.")
     restart_required: bool = Field(description="Its options were changed while it was up: restart it to apply them.")
     last_exit: ExitView | None = None
@@ -43,11 +62,54 @@ class InstanceView(Tagged):
         default=None,
         description="What is odd about the options just sent, and what of the stored ones the installed server refuses.",
     )
+    usage: UsageView | None = Field(default=None, description="With `stats`, while it has a process.")
+
+
+class StatsView(BaseModel):
+    """What goes on with an instance, without its options. The fields are those of the instance."""
+
+    name: str
+    status: str
+    state: State
+    since: int
+    reason: str | None = None
+    pid: int | None = None
+    port: int | None = None
+    socket: str | None = None
+    uptime_seconds: float | None = None
+    restarts: int
+    in_flight: int
+    idle_seconds: float | None = None
+    last_used: int | None = None
+    last_exit: ExitView | None = None
+    usage: UsageView | None = None
+
+
+async def show_with_usage(instance: Instance) -> InstanceView:
+    """*instance* as it is now, measured."""
+    found = await instance.usage()
+    view = show(instance)
+    if found and view.pid:
+        percent = None if found.cpu_percent is None else round(found.cpu_percent, 1)
+        view.usage = UsageView(
+            processes=found.processes, memory_bytes=found.memory, cpu_seconds=round(found.cpu_seconds, 2), cpu_percent=percent
+        )
+    return view
+
+
+def _exit(instance: Instance) -> ExitView | None:
+    ended = instance.last_exit
+    if ended is None:
+        return None
+    signal = None
+    if ended.code is not None and ended.code < 0:
+        with suppress(ValueError):
+            signal = Signals(-ended.code).name
+    return ExitView(code=ended.code, signal=signal, reason=str(ended), last_lines=list(ended.last_lines))
 
 
 def show(instance: Instance, warnings: tuple[str, ...] = ()) -> InstanceView:
     """*instance* as it is now."""
-    ended = instance.last_exit
     is_idle = instance.state is State.READY and not instance.leases.value
     return InstanceView(
         revision=instance.revision,
@@ -64,9 +126,11 @@ def show(instance: Instance, warnings: tuple[str, ...] = ()) -> InstanceView:
         socket=instance.socket,
         in_flight=instance.leases.value,
         idle_seconds=round(asyncio.get_running_loop().time() - instance.last_used, 1) if is_idle else None,
+        last_used=None if instance.last_used_at is None else int(instance.last_used_at),
+        uptime_seconds=None if instance.uptime is None else round(instance.uptime, 1),
         restarts=instance.restarts,
         restart_required=instance.running_options is not None and instance.running_options != instance.options,
-        last_exit=ExitView(code=ended.code, last_lines=list(ended.last_lines)) if ended else None,
+        last_exit=_exit(instance),
         warnings=list(instance.remarks(warnings)) or None,
     )
 

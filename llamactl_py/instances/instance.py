@@ -25,7 +25,7 @@ from llamactl_py.instances.readiness import PortStolen, until_ready
 from llamactl_py.instances.restart import GiveUp, Restart, RestartPolicy, decide
 from llamactl_py.instances.state import AT_REST, EDGES, State
 from llamactl_py.instances.target import Target
-from llamactl_py.launchers.base import Exit, Handle
+from llamactl_py.launchers.base import Exit, Handle, Usage
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +75,8 @@ class Instance:
         self.pid: int | None = None
         self.port: int | None = None
         self.socket: str | None = None
+        self.started_at: float | None = None
+        """Moment on the loop's clock of its process' start, while there is one."""
         self.restarts = 0
         self.last_exit: Exit | None = None
         self.running_options: InstanceOptions | None = None
@@ -108,6 +110,16 @@ class Instance:
             self._revision = (self.options, hashlib.blake2b(told, digest_size=10).hexdigest())
         return self._revision[1]
 
+    @property
+    def uptime(self) -> float | None:
+        """Seconds since its process was started, while there is one."""
+        return None if self.started_at is None else asyncio.get_running_loop().time() - self.started_at
+
+    @property
+    def last_used_at(self) -> float | None:
+        """`last_used` in Unix seconds; None while it was never ready."""
+        return self._now() - (asyncio.get_running_loop().time() - self.last_used) if self.last_used else None
+
     # -- wishes: anybody may have them ------------------------------------------------------------------------------------
 
     @property
@@ -134,6 +146,10 @@ class Instance:
         self._hurried.set()
         if self._handle:
             self._handle.hurry()
+
+    async def usage(self) -> Usage | None:
+        """What its processes take of the machine, as its launcher sees it; None while there is none."""
+        return await self._handle.usage() if self._handle else None
 
     async def begun(self) -> None:
         """Wait until its owner has acted on its being wanted, or it is not wanted any more."""
@@ -208,6 +224,7 @@ class Instance:
             return Death(self.reason, final=not isinstance(error, StorageFailed))
         self._handle, self.pid = launch.handle, launch.handle.ticket.pid
         self.port, self.socket = launch.port, launch.socket
+        self.started_at = asyncio.get_running_loop().time()
         try:
             return await self._attend(launch, wish)
         except asyncio.CancelledError:
@@ -221,7 +238,7 @@ class Instance:
                 launch.handle.kill()
             raise
         finally:
-            self.target = self._handle = self.port = self.socket = self.pid = None
+            self.target = self._handle = self.port = self.socket = self.pid = self.started_at = None
             self._workshop.give_back(launch.target.authority)
 
     async def _attend(self, launch: Launch, wish: Wish) -> Death | None:

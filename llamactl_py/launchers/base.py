@@ -41,6 +41,19 @@ class Exit:
         return f"was ended by signal {-self.code}" if self.code < 0 else f"exited with code {self.code}"
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What a process tree takes of the machine."""
+
+    processes: int
+    memory: int
+    """Bytes resident, summed over the tree: pages that processes share, and a model mapped from its file, count in each."""
+    cpu_seconds: float
+    """User and system time of those that live."""
+    cpu_percent: float | None
+    """Of one core, since the measurement before; None for the first."""
+
+
 class Listening(enum.Enum):
     """Who has the instance's port."""
 
@@ -79,6 +92,10 @@ class Handle(Protocol):
 
     async def listening(self, port: int) -> Listening:
         """Whose process listens on that TCP port of this machine."""
+        ...
+
+    async def usage(self) -> Usage:
+        """What the tree uses now, or did within the last second or so."""
         ...
 
 

@@ -22,11 +22,12 @@ from llamactl_py.ground.errors import StartFailed
 from llamactl_py.ground.ticket import SPAWN_VARIABLE, Ticket
 from llamactl_py.ground.waiting import first_of, within
 from llamactl_py.launchers import logs, processes
-from llamactl_py.launchers.base import Command, Exit, Listening, Record
+from llamactl_py.launchers.base import Command, Exit, Listening, Record, Usage
 from llamactl_py.launchers.errands import Errands, Outcome
 from llamactl_py.launchers.processes import Process
 from llamactl_py.launchers.spawning import abandon, become, spawn
 from llamactl_py.launchers.trees import become_subreaper, tree
+from llamactl_py.launchers.usage import Meter, Survey
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class LocalHandle:
         log_start: int,
         now: clock.Now,
         errands: Errands,
+        survey: Survey,
     ) -> None:
         self.ticket = ticket
         self._command, self._errands = command, errands
@@ -62,6 +64,7 @@ class LocalHandle:
         self._log_start = log_start
         self._seen: set[Process] = set()
         """Processes once found below the leader: one that detaches itself, with a clean environment, is known all the same."""
+        self._meter = Meter(survey)
         self._hurried = asyncio.Event()
         self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._watch_leader()
@@ -131,6 +134,9 @@ class LocalHandle:
         found = processes.listening(port, [self.ticket.pid])
         return processes.listening(port, [m.pid for m in self._members()]) if found is Listening.STRANGER else found
 
+    async def usage(self) -> Usage:
+        return await self._meter.usage(self._leader(), self._mark, tuple(self._seen))
+
     async def _exited_or_hurried(self) -> None:
         hurried = asyncio.ensure_future(self._hurried.wait())
         try:
@@ -185,6 +191,7 @@ class LocalLauncher:
         self._now = now
         self._log_max_bytes = log_max_bytes
         self._log_backups = log_backups
+        self._survey = Survey()
         self._running: list[LocalHandle] = []
         self._launching: set[int] = set()
         self.errands = Errands(self._mark)
@@ -218,7 +225,7 @@ class LocalLauncher:
             cleanup.pop_all()  # from here on the handle owns the child
         os.close(output)
         ours.close()
-        handle = LocalHandle(child, ticket, mark, command, log_start, self._now, self.errands)
+        handle = LocalHandle(child, ticket, mark, command, log_start, self._now, self.errands, self._survey)
         self._running.append(handle)
         self._launching.discard(child.pid)
         return handle

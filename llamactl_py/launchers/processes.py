@@ -119,21 +119,23 @@ def marked(value: str, variable: str) -> set[int]:
 
     A program that writes over its own environment (setproctitle does) is not found by this; its session and parents tell.
     """
-    found = set()
     if LINUX:
-        needle = f"{variable}={value}".encode()
-        for entry in os.listdir(PROC):
-            if entry.isdigit():
-                with suppress(*GONE):
-                    environment = (PROC / entry / "environ").read_bytes()
-                    if environment.startswith(needle) or b"\0" + needle in environment:
-                        found.add(int(entry))
-        return found
+        return {int(entry) for entry in os.listdir(PROC) if entry.isdigit() and is_marked(int(entry), value, variable)}
+    found = set()
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.environ().get(variable, "").startswith(value):
                 found.add(process.pid)
     return found
+
+
+def is_marked(pid: int, value: str, variable: str) -> bool:
+    """The same for one process; on Linux only."""
+    needle = f"{variable}={value}".encode()
+    with suppress(*GONE):
+        environment = (PROC / str(pid) / "environ").read_bytes()
+        return environment.startswith(needle) or b"\0" + needle in environment
+    return False
 
 
 def descendants(roots: Collection[int], table: Mapping[int, Process]) -> set[int]:

@@ -44,6 +44,7 @@ ROUTES: dict[str, Expected] = {
     "GET /api/v1/openapi.json": Expected(MANAGEMENT, 200),
     "GET /api/v1/instances": Expected(MANAGEMENT, 200),
     f"GET {ONE}": Expected(MANAGEMENT, 200),
+    f"GET {ONE}/stats": Expected(MANAGEMENT, 200),
     f"POST {ONE}": Expected(MANAGEMENT, 201, {"backend_type": "mlx_lm"}, "/api/v1/instances/new"),
     f"PUT {ONE}": Expected(MANAGEMENT, 200, {"backend_type": "mlx_lm"}, "/api/v1/instances/other"),
     f"PATCH {ONE}": Expected(MANAGEMENT, 200, {"idle_timeout": 1}, "/api/v1/instances/other"),
@@ -115,7 +116,8 @@ class Prepared:
         """What can be changed through the API, as far as a refused request could have changed it."""
         instances = (await self.house.ask("GET", "/api/v1/instances"))[1]
         for instance in instances:
-            instance.pop("idle_seconds", None)
+            for field in ("idle_seconds", "uptime_seconds", "last_used"):
+                instance.pop(field, None)
         return instances, (await self.house.ask("GET", "/api/v1/auth/keys"))[1]
 
 

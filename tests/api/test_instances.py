@@ -496,7 +496,7 @@ async def test_a_crash_loop_ends_in_failed_with_code_and_last_line(h: House) -> 
     failed = await h.until("a", "failed")
     assert failed["status"] == "failed"
     assert "exited with code 3 before it was ready: error:bad-magic; it died 2 times" in failed["reason"]
-    assert failed["last_exit"] == {"code": 3, "last_lines": ["error:bad-magic"]}
+    assert failed["last_exit"] == {"code": 3, "reason": "exited with code 3", "last_lines": ["error:bad-magic"]}
     assert len(h.spawned("a")) == 2
     status, body = await h.chat("a")
     assert (status, body["error"]["code"]) == (503, "start_failed")

@@ -30,7 +30,7 @@ from llamactl_py.instances.instance import Instance
 from llamactl_py.instances.ports import Ports
 from llamactl_py.instances.state import AT_REST, State
 from llamactl_py.instances.target import Target
-from llamactl_py.launchers.base import Command, Exit, Listening, Record
+from llamactl_py.launchers.base import Command, Exit, Listening, Record, Usage
 from llamactl_py.scheduler.dispatcher import Dispatcher
 from llamactl_py.storage.instances import InstanceRow
 from tests.support.virtual import now, turns
@@ -129,6 +129,9 @@ class FakeHandle:
     async def listening(self, port: int) -> Listening:
         assert port == self.command.port
         return self.life.listens if self.is_running else Listening.NOBODY
+
+    async def usage(self) -> Usage:
+        return Usage(1, 1 << 20, 0.0, None)
 
     async def answers(self) -> int:
         """Wait until it does: the status of its health path."""
