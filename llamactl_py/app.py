@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from llamactl_py.api import accounting, actions, backends, command, instances, keys, openai, programs, system
+from llamactl_py.api import accounting, actions, backends, command, instances, keys, logs, openai, programs, system
 from llamactl_py.api.middleware import ROUTE_OF, check_key, refuse_strangers, tell_problems
 from llamactl_py.api.route import SERVICES, Route
 from llamactl_py.auth.policy import Access
@@ -23,6 +23,7 @@ API: tuple[Route, ...] = (
     *instances.ROUTES,
     *command.ROUTES,
     *actions.ROUTES,
+    *logs.ROUTES,
     *backends.ROUTES,
     *programs.ROUTES,
     *keys.ROUTES,

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from llamactl_py.accounting.ledger import Ledger
 from llamactl_py.auth.keys import MANAGEMENT, KeyRing
@@ -16,6 +17,7 @@ from llamactl_py.ground.clock import Now
 from llamactl_py.instances.fleet import Fleet
 from llamactl_py.instances.instance import Instance
 from llamactl_py.launchers import logs
+from llamactl_py.launchers.follow import Follower as LogFollower
 from llamactl_py.proxy.bodies import Bodies
 from llamactl_py.proxy.routing import Entry, Routes
 from llamactl_py.proxy.upstream import Pool
@@ -23,6 +25,9 @@ from llamactl_py.scheduler.dispatcher import Dispatcher
 
 MAX_LOG_BYTES = 16 << 20
 """Most that one request for logs reads."""
+MAX_LOG_LINES = 1_000_000
+
+__all__ = ["MAX_LOG_BYTES", "MAX_LOG_LINES", "LogFollower", "Services"]
 
 
 @dataclass
@@ -42,6 +47,8 @@ class Services:
     bodies: Bodies = field(init=False)
     time: Callable[[], float] = field(init=False)
     """The loop's clock, in seconds."""
+    watchers: int = 0
+    """How many follow events and logs now."""
     is_closing: bool = False
     """The daemon is ending: nothing that goes on without end may go on."""
 
@@ -63,13 +70,22 @@ class Services:
     def log_file(self, name: str) -> Path:
         return self.fleet.workshop.log_file(name)
 
-    def log_end(self, name: str) -> int:
-        """Where in an instance's log its last whole line ends. Blocks: call it in a thread."""
-        return logs.end_of_last_line(self.log_file(name))
+    def log_follower(self, name: str) -> tuple[LogFollower, int]:
+        """Reads on in an instance's log from the end of its last whole line; and where that is. Blocks: call it in a thread."""
+        end = logs.end_of_last_line(self.log_file(name))
+        return LogFollower(self.log_file(name), end), end
 
-    def log_text(self, name: str, lines: int, until: int | None = None) -> bytes:
-        """`log_lines` as one text. Blocks: call it in a thread."""
-        return "\n".join(self.log_lines(name, lines, until)).encode()
+    def log_files(self, name: str) -> list[BinaryIO]:
+        """An instance's log and its rotated files, oldest first, for the caller to read and close."""
+        return logs.opened(self.log_file(name))
+
+    def log_text(self, name: str, lines: int, until: int | None = None, *, newest_run: bool = False) -> bytes:
+        """`log_lines` as one text; only from the last start on, if *newest_run*. Blocks: call it in a thread."""
+        found = self.log_lines(name, MAX_LOG_LINES if newest_run else lines, until)
+        if newest_run:
+            begins = (n for n in range(len(found) - 1, -1, -1) if found[n].startswith(logs.started(name)))
+            found = found[next(begins, 0) :][-lines:]
+        return "\n".join(found).encode()
 
     def log_lines(self, name: str, lines: int, until: int | None = None) -> list[str]:
         """The last *lines* lines of an instance's log before *until*, rotated files included. Blocks: call it in a thread."""

@@ -1,10 +1,8 @@
-"""Instances: create, see, change, delete; logs; and the way through to the backend itself."""
+"""Instances: create, see, change, delete; and the way through to the backend itself."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 from aiohttp import web
 
@@ -13,7 +11,7 @@ from llamactl_py.api.account import Account
 from llamactl_py.api.body import read_body
 from llamactl_py.api.conditions import IF_MATCH, IF_NONE_MATCH, expected, refuse_stale, refuse_unmet
 from llamactl_py.api.listing import PARAMETERS, chosen
-from llamactl_py.api.route import Query, Route, caller_of, flag, read_json, to_json, whole_number
+from llamactl_py.api.route import Query, Route, caller_of, flag, read_json, to_json
 from llamactl_py.api.views import InstanceView, StatsView, show, show_with_usage
 from llamactl_py.auth.policy import Access
 from llamactl_py.ground import errors
@@ -28,8 +26,6 @@ from llamactl_py.services import Services
 
 PATCH_TYPES = (MEDIA_TYPE, "application/json", "application/x-www-form-urlencoded", "application/octet-stream")
 """The last two: what curl says of any text, and what no header at all means."""
-FOLLOW_INTERVAL = 0.25
-MAX_LINES = 1_000_000
 
 
 async def list_instances(services: Services, request: web.Request) -> web.Response:
@@ -110,27 +106,6 @@ async def delete_instance(services: Services, request: web.Request) -> None:
         await services.fleet.delete(instance.name, expected=expected(request))
 
 
-async def get_logs(services: Services, request: web.Request) -> web.StreamResponse:
-    """Show the log of an instance.
-
-    Plain text; rotated files are included. With `follow` the answer goes on with each new line until the client leaves.
-    """
-    instance = named(services, request)
-    lines = whole_number(request, "lines", 0, -MAX_LINES, MAX_LINES)
-    follow = flag(request, "follow")
-    # What is followed goes on exactly where the text before it ends: no line is told twice, or cut in two.
-    end = await asyncio.to_thread(services.log_end, instance.name) if follow else None
-    text = await asyncio.to_thread(services.log_text, instance.name, lines if lines > 0 else MAX_LINES, end)
-    if end is None:
-        return web.Response(body=text, content_type="text/plain", charset="utf-8")
-    response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"})
-    await response.prepare(request)
-    await response.write(text + b"\n" if text else b"")
-    async for part in _growth(services, instance, end):
-        await response.write(part)
-    return response
-
-
 async def proxy_to_instance(services: Services, request: web.Request) -> web.StreamResponse:
     """Pass any request to the backend of an instance.
 
@@ -163,30 +138,6 @@ async def pass_on(
         services, client, question, instance, account, may_start=may_start, counts_as_use=counts_as_use
     )
     return AlreadySent(relayed)
-
-
-async def _growth(services: Services, instance: Instance, position: int) -> AsyncIterator[bytes]:
-    """What is appended to the log from *position* on, until the instance is deleted or the daemon ends. A file that shrank was
-    rotated and is read from its beginning."""
-    file = services.log_file(instance.name)
-    while instance in services.fleet and not services.is_closing:
-        part, position = await asyncio.to_thread(_read_from, file, position)
-        if part:
-            yield part
-        else:
-            await asyncio.sleep(FOLLOW_INTERVAL)
-
-
-def _read_from(file: Path, position: int) -> tuple[bytes, int]:
-    try:
-        with file.open("rb") as opened:
-            if file.stat().st_size < position:
-                position = 0
-            opened.seek(position)
-            part = opened.read(1 << 16)
-            return part, position + len(part)
-    except FileNotFoundError:
-        return b"", 0
 
 
 def named(services: Services, request: web.Request) -> Instance:
@@ -232,13 +183,6 @@ ROUTES = (
         "DELETE", _ONE, delete_instance, Access.MANAGEMENT, "instances", status=204,
         raises=(*_FINDS, errors.Changed, errors.Conflict, errors.Invalid, errors.StorageFailed), headers=(IF_MATCH,),
         query=(Query("force", "Stop it first if it is up.", {"type": "boolean", "default": False}),),
-    ),
-    Route(
-        "GET", f"{_ONE}/logs", get_logs, Access.MANAGEMENT, "instances", returns=str, raises=(*_FINDS, errors.Invalid),
-        query=(
-            Query("lines", "How many lines from the end; 0 or less means all, up to 16 MiB.", {"type": "integer", "default": 0}),
-            Query("follow", "Go on with what is written from now on.", {"type": "boolean", "default": False}),
-        ),
     ),
     *(
         Route(

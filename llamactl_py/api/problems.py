@@ -21,6 +21,7 @@ TABLE: dict[type[LlamactlError], tuple[int, str]] = {
     errors.Changed: (412, "changed"),
     errors.NotRunning: (503, "instance_not_running"),
     errors.NoRoom: (503, "no_room"),
+    errors.TooManyWatchers: (503, "too_many_watchers"),
     errors.TimedOut: (504, "timed_out"),
     errors.StartFailed: (503, "start_failed"),
     errors.WasStopped: (503, "instance_stopped"),
@@ -41,6 +42,7 @@ TABLE: dict[type[LlamactlError], tuple[int, str]] = {
 RETRY_AFTER = {
     errors.NotRunning: 5,
     errors.NoRoom: 5,
+    errors.TooManyWatchers: 5,
     errors.TimedOut: 5,
     errors.StartFailed: 30,
     errors.WasStopped: 1,

@@ -84,6 +84,9 @@ class Server(Frozen):
         "LLAMACTL_FAST_PATH",
         "Answer plain inference requests past the web framework; off, all go through it.",
     )
+    max_watchers: int = setting(
+        100, "LLAMACTL_MAX_WATCHERS", "How many clients may follow events and logs at once; more get 503.", ge=0
+    )
     access_log: bool = setting(
         False, "LLAMACTL_ACCESS_LOG", "Log a line for each request (method, path without query, status, bytes, time)."
     )

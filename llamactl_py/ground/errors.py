@@ -52,6 +52,10 @@ class NoRoom(LlamactlError):
     """Every running slot is held by a busy, loading or pinned instance."""
 
 
+class TooManyWatchers(LlamactlError):
+    """As many follow events and logs as may at once."""
+
+
 class TimedOut(LlamactlError):
     """The request's own deadline passed while its model was still loading or queued."""
 

@@ -207,7 +207,7 @@ class LocalLauncher:
                 raise StartFailed(f"its log {command.log} cannot be written: {error.strerror}") from None
             cleanup.callback(os.close, output)
             line = shlex.join(command.argv)
-            logs.append(command.log, f"=== Instance {command.instance} started at {clock.stamp(self._now())}: {line} ===")
+            logs.append(command.log, f"{logs.started(command.instance)}{clock.stamp(self._now())}: {line} ===")
             log_start = logs.size(command.log)
             ours, theirs = socket.socketpair()
             cleanup.callback(ours.close)

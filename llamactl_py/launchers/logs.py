@@ -11,11 +11,17 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 MEANWHILE = 1 << 20
 
 
 LONGEST_LINE = 4096
+
+
+def started(instance: str) -> str:
+    """How the line begins that stands before the output of each start."""
+    return f"=== Instance {instance} started at "
 
 
 def open_for_child(log: Path) -> int:
@@ -112,6 +118,23 @@ def tail_rotated(log: Path, lines: int, max_bytes: int, until: int | None = None
         found = tail(file, lines - len(found), max_bytes, until=until if file is log else None) + found
         max_bytes -= size(file)
     return found
+
+
+def opened(log: Path) -> list[BinaryIO]:
+    """*log* and its rotated files, the oldest first, open for reading: what happens to them from now on changes nothing.
+
+    The caller closes them. Raises OSError.
+    """
+    files: list[BinaryIO] = []
+    try:
+        for file in _newest_first(log):
+            with suppress(FileNotFoundError):
+                files.append(file.open("rb"))
+    except BaseException:
+        for each in files:
+            each.close()
+        raise
+    return files[::-1]
 
 
 def _newest_first(log: Path) -> Iterator[Path]:
