@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from llamactl_py.api import accounting, actions, backends, command, instances, keys, logs, openai, programs, system
+from llamactl_py.api import accounting, actions, backends, command, events, instances, keys, logs, openai, programs, system
 from llamactl_py.api.middleware import ROUTE_OF, check_key, refuse_strangers, tell_problems
 from llamactl_py.api.route import SERVICES, Route
 from llamactl_py.auth.policy import Access
@@ -24,6 +24,7 @@ API: tuple[Route, ...] = (
     *command.ROUTES,
     *actions.ROUTES,
     *logs.ROUTES,
+    *events.ROUTES,
     *backends.ROUTES,
     *programs.ROUTES,
     *keys.ROUTES,

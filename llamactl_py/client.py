@@ -128,6 +128,23 @@ class Client:
             while part := answer.read1(1 << 16):
                 yield part
 
+    def events(self, last_id: str = "", **query: str | int) -> Iterator[tuple[str, Any, str]]:
+        """(kind, data, id) of what happens, as it happens; *query*: logs, requests, limit. With *last_id* first what was missed.
+
+        It ends when the daemon does, or drops us as too slow: come back with the last id that was not empty.
+        """
+        headers = {"Last-Event-ID": last_id} if last_id else {}
+        path = "/api/v1/events" + (f"?{urlencode(query)}" if query else "")
+        with self._request("GET", path, headers=headers, patient=True) as answer:
+            fields: dict[str, str] = {}
+            for line in answer:
+                name, _, value = line.decode().rstrip("\r\n").partition(": ")
+                if name:
+                    fields[name] = value
+                elif "data" in fields:
+                    yield fields.get("event", "message"), json.loads(fields["data"]), fields.get("id", "")
+                    fields = {}
+
     # -- keys, models, the daemon -----------------------------------------------------------------------------------------
 
     def keys(self) -> list[dict[str, Any]]:

@@ -193,6 +193,7 @@ async def _shut_down(
         await store.mark_resume({*up, *still_to_resume})
     server.close()
     await services.dispatcher.close(services.settings.server.shutdown_timeout)
+    services.bus.close("the daemon ends")
     door.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,11 @@ from llamactl_py.auth.keys import MANAGEMENT, KeyRing
 from llamactl_py.auth.policy import Requirements
 from llamactl_py.backends import backend
 from llamactl_py.config.settings import Settings
+from llamactl_py.events.bus import Bus
 from llamactl_py.ground.clock import Now
-from llamactl_py.instances.fleet import Fleet
+from llamactl_py.instances.fleet import Edit, Fleet
 from llamactl_py.instances.instance import Instance
+from llamactl_py.instances.state import State, status_word
 from llamactl_py.launchers import logs
 from llamactl_py.launchers.follow import Follower as LogFollower
 from llamactl_py.proxy.bodies import Bodies
@@ -52,11 +55,17 @@ class Services:
     is_closing: bool = False
     """The daemon is ending: nothing that goes on without end may go on."""
 
+    bus: Bus = field(init=False)
+    """What happens, for whoever listens."""
+
     def __post_init__(self) -> None:
         self.bodies = Bodies(self.settings.server.max_buffered_bodies)
         self.time = asyncio.get_running_loop().time
         auth = self.settings.auth
         self.requirements = Requirements(auth.require_inference_auth, auth.require_management_auth)
+        self.bus = Bus(self.settings.server.event_history, secrets.token_hex(4))
+        self.fleet.on_change(self._tell_state)
+        self.fleet.on_edit(self._tell_edit)
         self.fleet.on_reshape(self._reroute)
         self.fleet.on_reshape(self.settle_ledger)
         self._reroute()
@@ -90,6 +99,25 @@ class Services:
     def log_lines(self, name: str, lines: int, until: int | None = None) -> list[str]:
         """The last *lines* lines of an instance's log before *until*, rotated files included. Blocks: call it in a thread."""
         return logs.tail_rotated(self.log_file(name), lines, MAX_LOG_BYTES, until)
+
+    def _tell_state(self, instance: Instance, old: State) -> None:
+        has_process = instance.state in (State.READY, State.STOPPING)  # in others it is not there yet, or gone already
+        told = {
+            "name": instance.name,
+            "id": instance.id,
+            "status": status_word(instance.state),
+            "state": instance.state.value,
+            "from": old.value,
+            "since": int(instance.since),
+            "reason": instance.reason or None,
+            "pid": instance.pid if has_process else None,
+            "port": instance.port if has_process else None,
+            "restarts": instance.restarts,
+        }
+        self.bus.publish("state", {field: value for field, value in told.items() if value is not None})
+
+    def _tell_edit(self, instance: Instance, edit: Edit) -> None:
+        self.bus.publish(edit.value, {"name": instance.name, "id": instance.id, "revision": instance.revision})
 
     def _reroute(self) -> None:
         self.routes = Routes(_entry(instance) for instance in self.fleet)

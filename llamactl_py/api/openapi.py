@@ -137,7 +137,7 @@ def _parameters(route: Route) -> list[Schema]:
 def _responses(route: Route, refs: Refs) -> Schema:
     responses: Schema = {str(route.status): {"description": HTTPStatus(route.status).phrase}}
     if route.returns is str:
-        responses[str(route.status)]["content"] = {"text/plain": {"schema": {"type": "string"}}}
+        responses[str(route.status)]["content"] = {route.text_type: {"schema": {"type": "string"}}}
     elif model := _item(route.returns):
         schema = refs[model, "serialization"]
         whole = {"type": "array", "items": schema} if get_origin(route.returns) is list else schema

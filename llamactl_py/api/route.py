@@ -58,6 +58,8 @@ class Route:
     query: tuple[Query, ...] = ()
     raises: tuple[type[LlamactlError], ...] = ()
     example: dict[str, Any] | None = None
+    text_type: str = "text/plain"
+    """Media type where *returns* is `str`."""
     headers: tuple[Query, ...] = ()
     """Request headers that the operation knows, beside those of HTTP itself."""
     body_types: tuple[str, ...] = ("application/json",)

@@ -23,11 +23,15 @@ HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 class EventStream:
     """Server-sent events to one client. Several tasks may send: an event is never torn apart by another."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float | None = None) -> None:
+        """*patience*: seconds for which a client may not read, before its connection is cut; None waits for ever."""
+        self._patience = patience
+        self._request: web.Request | None = None
         self.response = web.StreamResponse(headers={"Content-Type": EVENT_STREAM, **HEADERS})
         self._writing = asyncio.Lock()
 
     async def open(self, request: web.Request) -> None:
+        self._request = request
         await self.response.prepare(request)
 
     async def send(self, kind: str, data: Any, id_: str = "") -> None:
@@ -40,8 +44,13 @@ class EventStream:
         await self._write(b":\n\n")
 
     async def _write(self, data: bytes) -> None:
-        async with self._writing:
-            await self.response.write(data)
+        try:
+            async with asyncio.timeout(self._patience), self._writing:
+                await self.response.write(data)
+        except TimeoutError:
+            if self._request and self._request.transport:
+                self._request.transport.abort()
+            raise ConnectionResetError("the client did not read for too long") from None
 
 
 def wants_events(request: web.Request) -> bool:

@@ -87,6 +87,13 @@ class Server(Frozen):
     max_watchers: int = setting(
         100, "LLAMACTL_MAX_WATCHERS", "How many clients may follow events and logs at once; more get 503.", ge=0
     )
+    event_history: int = setting(
+        1000,
+        "LLAMACTL_EVENT_HISTORY",
+        "How many events are kept for clients that come back for those that they missed.",
+        ge=0,
+        le=100_000,
+    )
     access_log: bool = setting(
         False, "LLAMACTL_ACCESS_LOG", "Log a line for each request (method, path without query, status, bytes, time)."
     )

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from llamactl_py.backends import backend
 from llamactl_py.ground.clock import Now
@@ -29,6 +30,14 @@ Listener = Callable[[Instance, State], None]
 """Called synchronously with the instance and its former state, after each change of state."""
 
 
+class Edit(StrEnum):
+    """What was done to an instance by somebody, in contrast to what happened to it."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    DELETED = "deleted"
+
+
 @dataclass
 class Fleet:
     """The instances by name, in the order of their creation. `run` must be running for owners to act."""
@@ -41,6 +50,7 @@ class Fleet:
     _tasks: asyncio.TaskGroup | None = None
     _listeners: list[Listener] = field(default_factory=list)
     _reshaped: list[Callable[[], None]] = field(default_factory=list)
+    _edited: list[Callable[[Instance, Edit], None]] = field(default_factory=list)
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held from a check (is the name free? is there room?) until what it allowed is stored."""
     damaged: dict[str, str] = field(default_factory=dict)
@@ -64,6 +74,10 @@ class Fleet:
 
     def on_change(self, listener: Listener) -> None:
         self._listeners.append(listener)
+
+    def on_edit(self, listener: Callable[[Instance, Edit], None]) -> None:
+        """Called after an instance was created, updated or deleted."""
+        self._edited.append(listener)
 
     def on_reshape(self, listener: Callable[[], None]) -> None:
         """Called after instances were added, removed, or got other options."""
@@ -102,7 +116,7 @@ class Fleet:
             self._refuse_taken(name, options)
             instance = self._add(await self.store.add(name, options.stored()), options)
         self._employ(instance)
-        self._tell_reshaped()
+        self._tell_edited(instance, Edit.CREATED)
         return instance
 
     async def change(
@@ -123,7 +137,7 @@ class Fleet:
             self._refuse_taken(instance.name, options)
             await self.store.change(instance.name, options.stored())
             instance.options = options
-        self._tell_reshaped()
+        self._tell_edited(instance, Edit.UPDATED)
         return warnings
 
     async def delete(self, name: str, *, expected: Collection[str] | None = None) -> None:
@@ -147,7 +161,7 @@ class Fleet:
             raise
         owner.cancel()
         self.workshop.launcher.forget_log(self.workshop.log_file(name))
-        self._tell_reshaped()
+        self._tell_edited(instance, Edit.DELETED)
 
     def _refuse_taken(self, name: str, options: InstanceOptions) -> None:
         """Names and aliases are one space of model names: each leads to one instance."""
@@ -172,6 +186,11 @@ class Fleet:
     def _tell_changed(self, instance: Instance, old: State) -> None:
         for listener in self._listeners:
             listener(instance, old)
+
+    def _tell_edited(self, instance: Instance, edit: Edit) -> None:
+        self._tell_reshaped()
+        for listener in self._edited:
+            listener(instance, edit)
 
     def _tell_reshaped(self) -> None:
         for listener in self._reshaped:

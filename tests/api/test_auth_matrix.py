@@ -58,6 +58,7 @@ ROUTES: dict[str, Expected] = {
     f"POST {ONE}/start": Expected(MANAGEMENT, 200),
     f"POST {ONE}/stop": Expected(MANAGEMENT, 200, path="/api/v1/instances/other/stop"),
     f"POST {ONE}/restart": Expected(MANAGEMENT, 200),
+    "GET /api/v1/events": Expected(MANAGEMENT, 200, path="/api/v1/events?limit=1"),
     f"GET {ONE}/logs": Expected(MANAGEMENT, 200),
     f"GET {ONE}/proxy/{{path}}": Expected(MANAGEMENT, 200, path="/api/v1/instances/a/proxy/props"),
     f"POST {ONE}/proxy/{{path}}": Expected(MANAGEMENT, 200, {}, "/api/v1/instances/a/proxy/echo"),
