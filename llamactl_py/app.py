@@ -5,7 +5,20 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from llamactl_py.api import accounting, actions, backends, command, events, instances, keys, logs, openai, programs, system
+from llamactl_py.api import (
+    accounting,
+    actions,
+    backends,
+    command,
+    events,
+    instances,
+    keys,
+    llama_cpp,
+    logs,
+    openai,
+    programs,
+    system,
+)
 from llamactl_py.api.middleware import ROUTE_OF, check_key, refuse_strangers, tell_problems
 from llamactl_py.api.route import SERVICES, Route
 from llamactl_py.auth.policy import Access
@@ -25,6 +38,7 @@ API: tuple[Route, ...] = (
     *actions.ROUTES,
     *logs.ROUTES,
     *events.ROUTES,
+    *llama_cpp.ROUTES,
     *backends.ROUTES,
     *programs.ROUTES,
     *keys.ROUTES,
@@ -43,5 +57,6 @@ def build_app(services: Services) -> web.Application:
     app[ROUTE_OF] = {}
     for route in (*API, *system.PAGES):
         app[ROUTE_OF][route.handle] = route
-        app.router.add_route(route.method, route.aiohttp_path, route.handle)
+        for path in route.spellings:
+            app.router.add_route(route.method, path, route.handle)
     return app

@@ -44,6 +44,13 @@ async def list_models(services: Services, request: web.Request) -> ModelList:
     )
 
 
+async def get_model(services: Services, request: web.Request) -> ModelView:
+    """Show one model: any name that requests may carry."""
+    name = request.match_info["model"]
+    instance = services.fleet.get(services.routes.find(name).instance)
+    return ModelView(id=name, created=instance.created_at, owned_by=instance.name)
+
+
 async def infer(services: Services, request: web.Request) -> web.StreamResponse:
     """Pass an OpenAI-style request to the instance that its `model` names.
 
@@ -67,6 +74,10 @@ _INFER_RAISES = (
 
 ROUTES = (
     Route("GET", "/v1/models", list_models, Access.INFERENCE, "inference", returns=ModelList),
+    Route(
+        "GET", "/v1/models/{model:.+}", get_model, Access.INFERENCE, "inference", returns=ModelView,
+        raises=(errors.UnknownModel,),
+    ),
     Route(
         "POST", "/v1/{path}", infer, Access.INFERENCE, "inference", raises=_INFER_RAISES,
         example={"model": "my-model", "messages": [{"role": "user", "content": "Hello"}], "stream": True},

@@ -26,6 +26,9 @@ PATH_PARAMETERS = {
     "id": "Number of the key, or id of the request.",
     "path": "Path on the backend.",
     "backend": "Kind of server, by its type or slug: llama_cpp or llama-cpp, mlx_lm or mlx, vllm, ...",
+    "model": "Name of the model; it may hold slashes.",
+    "native": "Route of llama.cpp's server.",
+    "node": "Name of the node.",
 }
 
 

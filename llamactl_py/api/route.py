@@ -70,6 +70,12 @@ class Route:
         return self.path.replace("{path}", "{path:.*}")
 
     @property
+    def spellings(self) -> tuple[str, ...]:
+        """The paths that are taken for this one: llamactl takes a slash behind its management paths, and so do we."""
+        path = self.aiohttp_path
+        return (path, f"{path}/") if path.startswith("/api/") and "{path:" not in path else (path,)
+
+    @property
     def openapi_path(self) -> str:
         """The path in OpenAPI's form: parameters by name only."""
         return re.sub(r"\{(\w+):[^}]*\}", r"{\1}", self.path)

@@ -6,11 +6,13 @@ import platform
 from typing import Literal
 
 from aiohttp import web
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 
 from llamactl_py import __version__
 from llamactl_py.api.route import Route
 from llamactl_py.auth.policy import Access
+from llamactl_py.ground import errors
+from llamactl_py.ground.errors import NotFound, ShuttingDown
 from llamactl_py.services import Services
 
 PAGE_HEADERS = {
@@ -28,17 +30,57 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
+class Ready(BaseModel):
+    """The daemon takes requests."""
+
+    status: Literal["ready"] = "ready"
+
+
+class NodeView(BaseModel):
+    """Another machine with a llamactl."""
+
+    address: str
+
+
+class Nodes(RootModel[dict[str, NodeView]]):
+    """Other machines by name. There are none: one llamactl looks after the instances of its own machine."""
+
+
 async def get_version(services: Services, request: web.Request) -> str:
     """Show the version of llamactl.
 
-    Plain text, a line for each part.
+    Plain text, a line for each part. The first three are those of llamactl; a package has no commit and no build time.
     """
-    return f"Version: {__version__}\nPython: {platform.python_version()}\nPlatform: {platform.platform(terse=True)}\n"
+    build = "Commit: unknown\nBuild Time: unknown"
+    return f"Version: {__version__}\n{build}\nPython: {platform.python_version()}\nPlatform: {platform.platform(terse=True)}\n"
 
 
 async def get_health(services: Services, request: web.Request) -> Health:
     """Say whether the daemon answers. It says nothing about instances."""
     return Health()
+
+
+async def get_ready(services: Services, request: web.Request) -> Ready:
+    """Say whether the daemon takes requests.
+
+    It does from its first answer on, until it is asked to end. It says nothing about instances.
+    """
+    if services.is_closing:
+        raise ShuttingDown("llamactl is shutting down")
+    return Ready()
+
+
+async def list_nodes(services: Services, request: web.Request) -> Nodes:
+    """List the other machines: none.
+
+    For clients of llamactl, which has nodes.
+    """
+    return Nodes({})
+
+
+async def get_node(services: Services, request: web.Request) -> NodeView:
+    """Show another machine: there is none."""
+    raise NotFound(f"there is no node named {request.match_info['node'][:60]!r}: one llamactl looks after its own machine only")
 
 
 async def get_page(services: Services, request: web.Request) -> web.StreamResponse:
@@ -62,6 +104,9 @@ async def get_asset(services: Services, request: web.Request) -> web.StreamRespo
 ROUTES = (
     Route("GET", "/api/v1/version", get_version, Access.MANAGEMENT, "system", returns=str),
     Route("GET", "/health", get_health, Access.PUBLIC, "system", returns=Health),
+    Route("GET", "/ready", get_ready, Access.PUBLIC, "system", returns=Ready, raises=(errors.ShuttingDown,)),
+    Route("GET", "/api/v1/nodes", list_nodes, Access.MANAGEMENT, "system", returns=Nodes),
+    Route("GET", "/api/v1/nodes/{node}", get_node, Access.MANAGEMENT, "system", returns=NodeView, raises=(errors.NotFound,)),
 )
 
 PAGES = (

@@ -38,6 +38,17 @@ class Expected:
 
 ROUTES: dict[str, Expected] = {
     "GET /health": Expected(PUBLIC, 200),
+    "GET /ready": Expected(PUBLIC, 200),
+    "GET /api/v1/nodes": Expected(MANAGEMENT, 200),
+    "GET /api/v1/nodes/{node}": Expected(MANAGEMENT, 404, path="/api/v1/nodes/x"),
+    "GET /v1/models/{model}": Expected(INFERENCE, 200, path="/v1/models/a"),
+    "GET /llama-cpp/{name}/": Expected(INFERENCE, 200),
+    "GET /llama-cpp/{name}/{native}": Expected(INFERENCE, 200, path="/llama-cpp/a/props"),
+    "POST /llama-cpp/{name}/{native}": Expected(INFERENCE, 404, {}, "/llama-cpp/a/tokenize"),
+    "POST /llama-cpp/{name}/v1/{path}": Expected(INFERENCE, 200, CHAT, "/llama-cpp/a/v1/chat/completions"),
+    "GET /api/v1/llama-cpp/{name}/models": Expected(MANAGEMENT, 200),
+    "POST /api/v1/llama-cpp/{name}/models/{model}/load": Expected(MANAGEMENT, 404, path="/api/v1/llama-cpp/a/models/x/load"),
+    "POST /api/v1/llama-cpp/{name}/models/{model}/unload": Expected(MANAGEMENT, 404, path="/api/v1/llama-cpp/a/models/x/unload"),
     "GET /v1/models": Expected(INFERENCE, 200),
     "POST /v1/{path}": Expected(INFERENCE, 200, CHAT, "/v1/chat/completions"),
     "GET /api/v1/version": Expected(MANAGEMENT, 200),
@@ -134,7 +145,7 @@ async def prepared(tmp_path: Path) -> AsyncIterator[Prepared]:
             "wrong": "llamactl-" + "0" * 64,
             "truncated": h.daemon.management_key[:-1],
             "inference": await key(),
-            "expired": await key(expires_at=int(time.time()) + 1),
+            "expired": await key(expires_at=int(time.time()) + 2),
             "revoked": await key(),
             "management": h.daemon.management_key,
         }

@@ -126,7 +126,19 @@ BAD_NAMES = (
 async def test_a_bad_name_is_refused_by_every_route(h: House) -> None:
     body = b'{"backend_type": "mlx_lm"}'
     for name in BAD_NAMES:
-        for method, path in (("POST", ""), ("GET", ""), ("PUT", ""), ("DELETE", ""), ("POST", "/start"), ("GET", "/logs")):
+        for method, path in (
+            ("POST", ""),
+            ("GET", ""),
+            ("PUT", ""),
+            ("DELETE", ""),
+            ("POST", "/start"),
+            ("GET", "/logs"),
+            ("PATCH", ""),
+            ("GET", "/stats"),
+            ("GET", "/command"),
+            ("POST", "/command"),
+            ("GET", "/"),
+        ):
             answer = await h.raw(h.head(method, f"{BASE}/{name}{path}", f"Content-Length: {len(body)}") + body)
             assert answer.startswith(b"HTTP/1.1 400 "), (name, method, path, answer)
             assert b'"error":"invalid_instance_name"' in answer

@@ -525,6 +525,7 @@ class Stub:
             "/v1/health": {"status": "ok"},
             "/models": {"object": "list", "data": models},
             "/v1/models": {"object": "list", "data": models},
+            "/": {"page": True},
             "/props": {"model_path": self.options.model, "total_slots": 1, "is_sleeping": False},
         }
 
