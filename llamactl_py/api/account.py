@@ -6,7 +6,9 @@ from functools import lru_cache
 
 from llamactl_py.accounting.ledger import Outcome
 from llamactl_py.accounting.tail import Tail, tells_usage
+from llamactl_py.accounting.usage import Usage
 from llamactl_py.api import problems
+from llamactl_py.api.accounting import show_request
 from llamactl_py.auth.policy import Caller
 from llamactl_py.ground.errors import BackendFailed, LlamactlError, StartFailed, TimedOut
 from llamactl_py.instances.instance import Instance
@@ -21,16 +23,18 @@ _tells_usage = lru_cache(64)(tells_usage)
 class Account:
     """It ends once, with the first of `answered`, `refused` and `left`; whatever comes behind that counts for nothing."""
 
-    __slots__ = ("_entry", "_tail", "_time")
+    __slots__ = ("_bus", "_entry", "_tail", "_time")
 
     def __init__(
         self, services: Services, instance: Instance | None, model: str, caller: Caller, question: Question, size: int
     ) -> None:
         """*model*: what was asked for; *size*: bytes of the request's body."""
-        self._time = services.time
+        self._time, self._bus = services.time, services.bus
         self._tail: Tail | None = None
         name = instance.name if instance else ""
         self._entry = services.ledger.begin(self._time(), name, model, caller.name, question.method, question.path, size)
+        if self._bus.is_heard("request"):
+            self._tell()
 
     def granted(self, instance: Instance, was_ready: bool) -> None:
         """It holds its lease on *instance*, which *was_ready* when the request came, or had to load for it."""
@@ -54,14 +58,24 @@ class Account:
     def answered(self, relayed: Relayed) -> None:
         """The answer went out, or broke off."""
         usage = self._tail.read() if self._tail else None
-        self._entry.end(self._time(), relayed.status, Outcome.CUT if relayed.is_cut else Outcome.ANSWERED, relayed.sent, usage)
+        self._end(relayed.status, Outcome.CUT if relayed.is_cut else Outcome.ANSWERED, relayed.sent, usage)
 
     def refused(self, error: LlamactlError) -> None:
         """There is no answer of a backend: *error* is told instead."""
         status, _ = problems.status_of(type(error))
         failed = isinstance(error, (BackendFailed, StartFailed, TimedOut))
-        self._entry.end(self._time(), status, Outcome.FAILED if failed else Outcome.REFUSED)
+        self._end(status, Outcome.FAILED if failed else Outcome.REFUSED)
 
     def left(self) -> None:
         """The client has gone, or we have failed it."""
-        self._entry.end(self._time(), 0, Outcome.LEFT)
+        self._end(0, Outcome.LEFT)
+
+    def _end(self, status: int, outcome: Outcome, sent: int = 0, usage: Usage | None = None) -> None:
+        if self._entry.outcome is None:
+            self._entry.end(self._time(), status, outcome, sent, usage)
+            if self._bus.is_heard("request"):
+                self._tell()
+
+    def _tell(self) -> None:
+        """Tell those who watch requests that this one came, or ended."""
+        self._bus.publish_passing("request", show_request(self._entry).model_dump(mode="json", exclude_none=True))

@@ -140,6 +140,25 @@ async def test_requests_are_told_to_those_who_ask(h: House) -> None:
         assert (await anext(others))[0] == "created"
 
 
+@pytest.mark.parametrize("fast", [True, False])
+async def test_a_request_is_told_when_it_comes_and_when_it_ends(tmp_path: Path, fast: bool) -> None:
+    async with house(tmp_path, server={"fast_path": fast}) as h, asyncio.timeout(20):
+        await h.create("a")
+        async with aclosing(listen(h, "?requests=1")) as events:
+            await anext(events)
+            await h.chat("a")
+            came = await first(events, "request")
+            ended = await first(events, "request")
+            assert "outcome" not in came
+            assert (ended["outcome"], ended["status"], ended["instance"]) == ("answered", 200, "a")
+            assert came["id"] == ended["id"]
+            assert (await h.ask("GET", "/api/v1/requests"))[1][0]["id"] == came["id"]
+            await h.chat("nobody")
+            told = [await first(events, "request") for _ in range(2)]
+            assert told[1]["outcome"] == "refused"
+        await eventually(lambda: not h.daemon.services.bus.is_heard("request"))
+
+
 async def test_silence_is_filled_with_comments(h: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_events, "HEARTBEAT", 0.02)
     async with aclosing(listen(h)) as events:
