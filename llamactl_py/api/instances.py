@@ -162,7 +162,7 @@ ROUTES = (
     ),
     Route(
         "GET", _ONE, get_instance, Access.MANAGEMENT, "instances", returns=InstanceView, raises=(*_FINDS, errors.Invalid),
-        query=(STATS,), headers=(IF_NONE_MATCH,),
+        query=(STATS,), headers=(IF_NONE_MATCH,), also=(304,),
     ),
     Route("GET", f"{_ONE}/stats", get_stats, Access.MANAGEMENT, "instances", returns=StatsView, raises=_FINDS),
     Route(

@@ -51,7 +51,8 @@ def chosen(request: web.Request, instances: Iterable[Instance]) -> tuple[list[In
     backwards = _one_of(request, "order", ["asc", "desc"], "asc") == "desc"
     offset = whole_number(request, "offset", 0, 0, LARGEST)
     limit = whole_number(request, "limit", LARGEST, 1, LARGEST)
-    found = [instance for instance in instances if all(fits(instance) for fits in _filters(request))]
+    filters = _filters(request)
+    found = [instance for instance in instances if all(fits(instance) for fits in filters)]
     found.sort(key=key, reverse=backwards)
     return found[offset : offset + limit], len(found)
 

@@ -104,9 +104,10 @@ def _native(services: Services, request: web.Request) -> Instance:
 _BASE = "/llama-cpp/{name}"
 _MODELS = "/api/v1/llama-cpp/{name}/models"
 _PASSES = (
-    errors.BackendFailed, errors.BadRequest, errors.InvalidName, errors.NotFound, errors.NotRunning, errors.TooLarge,
+    errors.BackendFailed, errors.BadRequest, errors.InvalidName, errors.NoRoom, errors.NotFound, errors.NotRunning,
+    errors.TooLarge,
 )  # fmt: skip
-_STARTS = (*_PASSES, errors.NoRoom, errors.ShuttingDown, errors.StartFailed, errors.TimedOut, errors.WasStopped)
+_STARTS = (*_PASSES, errors.ShuttingDown, errors.StartFailed, errors.TimedOut, errors.WasStopped)
 
 ROUTES = (
     Route("GET", f"{_BASE}/", get_page, Access.INFERENCE, "llama.cpp", raises=_PASSES),

@@ -147,6 +147,7 @@ def _responses(route: Route, refs: Refs) -> Schema:
         responses[str(route.status)]["content"] = {"application/json": {"schema": whole}}
     elif route.returns is None and route.status != 204:
         responses[str(route.status)] = {"description": "The answer of the backend, as it is."}
+    responses |= {str(status): {"description": HTTPStatus(status).phrase} for status in route.also}
     raises: list[type[errors.LlamactlError]] = [errors.BadRequest, errors.Forbidden, *route.raises]
     if route.access is not Access.PUBLIC:
         raises.append(errors.Unauthenticated)

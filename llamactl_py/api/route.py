@@ -60,6 +60,8 @@ class Route:
     example: dict[str, Any] | None = None
     text_type: str = "text/plain"
     """Media type where *returns* is `str`."""
+    also: tuple[int, ...] = ()
+    """Statuses without a body that it may answer, beside *status* and those of errors."""
     headers: tuple[Query, ...] = ()
     """Request headers that the operation knows, beside those of HTTP itself."""
     body_types: tuple[str, ...] = ("application/json",)

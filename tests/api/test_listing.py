@@ -89,8 +89,11 @@ async def test_the_number_of_all_is_told_beside_a_part(h: House) -> None:
         ("offset=-1", "offset", "'-1' is not a whole number from 0 to 10000"),
     ],
 )
-async def test_a_query_that_cannot_be_meant_is_refused(h: House, query: str, field: str, said: str) -> None:
-    status, body = await h.ask("GET", f"{BASE}?{query}")
-    (problem,) = body["problems"]
-    assert (status, problem["field"]) == (422, field)
-    assert said in problem["problem"]
+async def test_a_query_that_cannot_be_meant_is_refused_also_where_there_is_nothing(
+    tmp_path: Path, query: str, field: str, said: str
+) -> None:
+    async with house(tmp_path) as h:
+        status, body = await h.ask("GET", f"{BASE}?{query}")
+        (problem,) = body["problems"]
+        assert (status, problem["field"]) == (422, field)
+        assert said in problem["problem"]
