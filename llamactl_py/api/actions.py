@@ -24,7 +24,7 @@ from llamactl_py.services import Services
 Action = Callable[[Services, Instance], Awaitable[None]]
 
 
-class Several(Frozen):
+class Several(Frozen, defer_build=True):
     """Which instances: exactly one of the three."""
 
     names: tuple[Annotated[str, StringConstraints(max_length=300)], ...] | None = Field(
@@ -34,7 +34,7 @@ class Several(Frozen):
     all: bool = Field(default=False, description="Every instance.")
 
 
-class ResultView(BaseModel):
+class ResultView(BaseModel, defer_build=True):
     """What became of one instance."""
 
     name: str
@@ -44,7 +44,7 @@ class ResultView(BaseModel):
     instance: InstanceView | None = Field(default=None, description="The instance afterwards; not for one that is unknown.")
 
 
-class ResultsView(BaseModel):
+class ResultsView(BaseModel, defer_build=True):
     """What became of each."""
 
     succeeded: int

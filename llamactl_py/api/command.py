@@ -23,7 +23,7 @@ from llamactl_py.instances.target import is_socket_path
 from llamactl_py.services import Services
 
 
-class CommandView(BaseModel):
+class CommandView(BaseModel, defer_build=True):
     """What a start would run. Nothing was started, and nothing reserved."""
 
     argv: list[str] = Field(
@@ -49,7 +49,7 @@ class CommandView(BaseModel):
     warnings: list[str] | None = Field(default=None, description="What is odd about the options just sent.")
 
 
-class Draft(Frozen):
+class Draft(Frozen, defer_build=True):
     """An instance that does not exist."""
 
     name: str = Field(default="unsaved", description="The name that it would have; many servers are told it as their model's.")

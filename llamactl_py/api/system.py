@@ -30,19 +30,19 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-class Ready(BaseModel):
+class Ready(BaseModel, defer_build=True):
     """The daemon takes requests."""
 
     status: Literal["ready"] = "ready"
 
 
-class NodeView(BaseModel):
+class NodeView(BaseModel, defer_build=True):
     """Another machine with a llamactl."""
 
     address: str
 
 
-class Nodes(RootModel[dict[str, NodeView]]):
+class Nodes(RootModel[dict[str, NodeView]], defer_build=True):
     """Other machines by name. There are none: one llamactl looks after the instances of its own machine."""
 
 

@@ -24,7 +24,7 @@ class ExitView(BaseModel):
     last_lines: list[str] = Field(description="The last lines that it wrote.")
 
 
-class UsageView(BaseModel):
+class UsageView(BaseModel, defer_build=True):
     """What all processes of an instance take of the machine; measured when asked for, at most once a second."""
 
     processes: int
@@ -65,7 +65,7 @@ class InstanceView(Tagged):
     usage: UsageView | None = Field(default=None, description="With `stats`, while it has a process.")
 
 
-class StatsView(BaseModel):
+class StatsView(BaseModel, defer_build=True):
     """What goes on with an instance, without its options. The fields are those of the instance."""
 
     name: str
