@@ -1,0 +1,85 @@
+"""What is measured of every candidate: each case asks through a door, and gives its figures by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.load import Door, Load
+
+Figures = Mapping[str, float]
+PERIOD_US = 10_000
+RAMP = 100
+"""Periods over which spread streams begin."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """*measure* takes about as many seconds as it is told."""
+
+    name: str
+    title: str
+    measure: Callable[[Load, Door, float], Figures]
+
+
+def connections(count: int) -> Callable[[Load, Door, float], Figures]:
+    def measure(load: Load, door: Door, seconds: float) -> Figures:
+        told = load.requests(door, count, seconds)
+        return {
+            "rps": told["answered"] / told["seconds"],
+            "p50_us": told["latency"]["p50"],
+            "p99_us": told["latency"]["p99"],
+            "cpu_us": told["cpu"] / told["answered"] * 1e6,
+        }
+
+    return measure
+
+
+def paced(streams: int, *, period_us: int = PERIOD_US, is_spread: bool = False) -> Callable[[Load, Door, float], Figures]:
+    def measure(load: Load, door: Door, seconds: float) -> Figures:
+        events = max(2, round(seconds * 1e6 / period_us))
+        ramp = min(RAMP, events // 2) if is_spread else 0
+        told = load.streams(door, streams, events, period_us, 3 * seconds + 3, ramp=ramp)
+        return {**_of_streams(told), "unfinished": told["unfinished"]}
+
+    return measure
+
+
+def flat_out(load: Load, door: Door, seconds: float) -> Figures:
+    told = load.streams(door, 16, 10_000_000, 0, seconds, must_end=False)
+    return {**_of_streams(told), "per_second": told["events"] / told["seconds"]}
+
+
+def upload(load: Load, door: Door, seconds: float) -> Figures:
+    told = load.requests(door, 1, 5 * seconds, count=round(20 * seconds), is_large=True)
+    return {
+        "p50_ms": told["latency"]["p50"] / 1e3,
+        "p99_ms": told["latency"]["p99"] / 1e3,
+        "cpu_ms": told["cpu"] / told["answered"] * 1e3,
+    }
+
+
+def _of_streams(told: Mapping[str, Any]) -> dict[str, float]:
+    delay, first = told["delay"] or {}, told["first_event"] or {}
+    return {
+        "events": told["events"],
+        "p50_us": delay.get("p50", float("nan")),
+        "p99_us": delay.get("p99", float("nan")),
+        "max_us": delay.get("max", float("nan")),
+        "ttfb_p50_us": first.get("p50", float("nan")),
+        "ttfb_p99_us": first.get("p99", float("nan")),
+        "cpu_us": told["cpu"] / max(1, told["events"]) * 1e6,
+    }
+
+
+CASES = (
+    Case("sequential", "1 connection, one request after the other", connections(1)),
+    Case("c8", "8 connections", connections(8)),
+    Case("c64", "64 connections", connections(64)),
+    Case("paced100", "100 streams, an event each 10 ms, in bursts", paced(100)),
+    Case("paced400", "400 streams, an event each 10 ms, in bursts", paced(400)),
+    Case("spread100", "100 streams, an event each 10 ms, evenly spread", paced(100, is_spread=True)),
+    Case("flat", "16 streams, events as fast as they are taken", flat_out),
+    Case("upload", "10 MiB bodies, the model at their end", upload),
+)

@@ -1,0 +1,106 @@
+"""Requests and streams through a door, sent by the C clients; every answer is compared with what the backend said."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks import machine
+from benchmarks.build import Programs
+
+LARGE = 10 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where a candidate is asked: its port, headers it wants, and its processes (none for a backend asked directly)."""
+
+    port: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    process: psutil.Process | None = None
+    is_exact: bool = True
+    """Passes answers on byte for byte; one that writes them anew is checked for complete and ordered events only."""
+
+
+class Wrong(Exception):
+    """An answer was not what the backend had sent."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """The clients, and a folder for what they send."""
+
+    programs: Programs
+    folder: Path
+
+    def requests(self, door: Door, connections: int, seconds: float, *, count: int = 0, is_large: bool = False) -> dict[str, Any]:
+        """What `native/requests.c` prints, and `cpu`: the seconds that the candidate was on a processor meanwhile."""
+        body = large() if is_large else small("Why is the sky blue? " * 10)
+        options = {"--connections": connections, "--seconds": seconds, "--count": count}
+        told = self._run(self.programs.requests, door, body, options, seconds + 30)
+        if told["failed"] or not told["answered"]:
+            raise Wrong(f"{told['failed']} of {told['answered'] + told['failed']} requests failed; the first: {told['failure']}")
+        return told
+
+    def streams(
+        self, door: Door, streams: int, events: int, period_us: int, seconds: float, *, ramp: int = 0, must_end: bool = True
+    ) -> dict[str, Any]:
+        """What `native/streams.c` prints, and `cpu`. *seconds* is a bound; *ramp*: periods over which they begin."""
+        asked = f"bench-events={events} bench-period-us={period_us} "
+        options = {
+            "--streams": streams,
+            "--events": events,
+            "--period-us": period_us,
+            "--ramp": ramp,
+            "--seconds": seconds,
+            "--whole": int(must_end),
+        }
+        told = self._run(self.programs.streams, door, small(asked, stream=True), options, seconds + 30)
+        if told["failed"]:
+            raise Wrong(f"{told['failed']} of {streams} streams failed; the first: {told['failure']}")
+        return told
+
+    def _run(self, program: Path, door: Door, body: bytes, options: Mapping[str, float], timeout: float) -> dict[str, Any]:
+        file = self.folder / "request"
+        file.write_bytes(request(door, body))
+        words = [str(word) for option in options.items() for word in option]
+        words += ["--port", str(door.port), "--request", str(file), "--exact", str(int(door.is_exact))]
+        processes = machine.of(door.process.pid, self.programs.backend) if door.process else []
+        before = machine.cpu_seconds(processes)
+        done = subprocess.run(
+            (str(program), *words, "--cpu", str(machine.OTHERS_CPU)), capture_output=True, text=True, timeout=timeout, check=False
+        )
+        used = machine.cpu_seconds(processes) - before
+        if done.returncode:
+            raise Wrong(done.stderr.strip() or f"{program.name} ended with {done.returncode}")
+        told: dict[str, Any] = json.loads(done.stdout)
+        return {**told, "cpu": used}
+
+
+def request(door: Door, body: bytes) -> bytes:
+    headers = {
+        "Host": f"127.0.0.1:{door.port}",
+        "Content-Type": "application/json",
+        **door.headers,
+        "Content-Length": str(len(body)),
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"POST /v1/chat/completions HTTP/1.1\r\n{lines}\r\n".encode() + body
+
+
+def small(text: str, *, stream: bool = False) -> bytes:
+    messages = [{"role": "user", "content": f"bench-tag=000000 {text}"}]
+    return json.dumps({"model": "bench", "messages": messages, "max_tokens": 10, "temperature": 0.7, "stream": stream}).encode()
+
+
+def large() -> bytes:
+    """A chat with an image of 10 MiB, and its model at the very end."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "iVBORw0K" * (LARGE // 8)}}
+    messages = [{"role": "user", "content": "bench-tag=000000 What is this?"}, {"role": "user", "content": [image]}]
+    return json.dumps({"messages": messages, "model": "bench"}).encode()

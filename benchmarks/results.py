@@ -1,0 +1,88 @@
+"""Figures as they were measured, in a file and together with those of other runs."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+Figures = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one candidate did in one case of one round; *failure* where it has no figures."""
+
+    candidate: str
+    case: str
+    round: int
+    figures: Figures = field(default_factory=dict)
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of a figure over all rounds, and how far they lay apart."""
+
+    median: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclass
+class Run:
+    """All samples of a run, or of several: when and on what machine, whose versions, and who could not be measured and why."""
+
+    machine: str
+    taken: list[str]
+    versions: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    samples: list[Sample] = field(default_factory=list)
+    notes: dict[str, object] = field(default_factory=dict)
+
+    def spread(self, candidate: str, case: str, figure: str) -> Spread | None:
+        values = [
+            sample.figures[figure]
+            for sample in self.samples
+            if (sample.candidate, sample.case) == (candidate, case) and math.isfinite(sample.figures.get(figure, math.nan))
+        ]
+        return Spread(statistics.median(values), min(values), max(values), len(values)) if values else None
+
+    def median(self, candidate: str, case: str, figure: str) -> float | None:
+        spread = self.spread(candidate, case, figure)
+        return spread.median if spread else None
+
+    def failures(self) -> list[Sample]:
+        return [sample for sample in self.samples if sample.failure]
+
+    def candidates(self, case: str) -> list[str]:
+        """Who has figures in that case, in the order of the run."""
+        return list(dict.fromkeys(s.candidate for s in self.samples if s.case == case and s.figures))
+
+    def save(self, file: Path) -> None:
+        file.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+
+def load(files: Iterable[Path]) -> Run:
+    """The runs in *files* as one. Raises SystemExit when they are not of one machine."""
+    runs = []
+    for file in files:
+        raw = json.loads(file.read_text())
+        raw["samples"] = [Sample(**sample) for sample in raw["samples"]]
+        runs.append(Run(**raw))
+    if len({run.machine for run in runs}) != 1:
+        raise SystemExit("figures of different machines are not one table: " + "; ".join(sorted({run.machine for run in runs})))
+    first, *others = runs
+    for run in others:
+        first.taken += run.taken
+        first.versions |= run.versions
+        first.notes |= run.notes
+        first.samples += run.samples
+        first.missing |= run.missing
+    measured = {sample.candidate for sample in first.samples}
+    first.missing = {name: why for name, why in first.missing.items() if name not in measured}
+    return first
