@@ -1,103 +1,93 @@
-"""Measure llamactl-py beside its peers: `python -m benchmarks`."""
+"""Measure llamactl-py beside its peers: `python -m benchmarks`. A whole run writes RESULTS.md and its picture."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import build, machine, report
-from benchmarks.candidates.base import Bench, Candidate, NotMeasured
-from benchmarks.candidates.direct import Direct
-from benchmarks.candidates.nginx import Nginx
-from benchmarks.candidates.ours import Ours
-from benchmarks.cases import CASES, Case
-from benchmarks.load import Door, Load, Wrong
-from benchmarks.results import Run, Sample, load
+from benchmarks import build, plot, report
+from benchmarks.cases import CASES
+from benchmarks.results import Run, load
+from benchmarks.suite import EXTRAS, NAMES, Suite
+
+HERE = Path(__file__).parent
 
 
 def main() -> None:
     options = arguments(sys.argv[1:])
-    run = load(options.report) if options.report else measure(options)
-    if not options.report:
+    if options.report:
+        run = load(options.report)
+    else:
+        run = Suite(
+            options.rounds, options.seconds, options.only, options.candidates, options.llama_swap, options.llamactl
+        ).measure()
         run.save(file := options.json or build.cache() / f"run-{time.strftime('%Y%m%d-%H%M%S')}.json")
-        print(f"raw figures: {file}", file=sys.stderr)
-    print(report.markdown(run))
+        say(f"raw figures: {file}")
+    write(run, options.output)
+
+
+def write(run: Run, output: Path | None) -> None:
+    """The page and its picture into *output*, or the page alone to the terminal."""
+    if output is None:
+        print(report.page(run, None))
+        return
+    (output / "results.svg").write_text(plot.svg(run))
+    (output / "RESULTS.md").write_text(report.page(run, "results.svg"))
+    say(f"written: {output / 'RESULTS.md'}")
 
 
 def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="how often everybody is measured, in turn [3]")
-    parser.add_argument("--seconds", type=float, default=2.0, help="about how long each case takes [2]")
-    parser.add_argument("--quick", action="store_true", help="1 round, short cases, llamactl-py beside direct and nginx")
-    parser.add_argument("--only", type=names, help="these cases only, with commas between: " + ",".join(c.name for c in CASES))
-    parser.add_argument("--candidates", type=names, help="these candidates only: direct,llamactl-py,nginx,...")
-    parser.add_argument("--json", type=Path, help="where the raw figures go [a file in the cache]")
-    parser.add_argument("--report", type=Path, nargs="+", metavar="FILE", help="measure nothing; report what these files hold")
+    add = parser.add_argument
+    add("--rounds", type=_positive, help="how often everybody is measured, in turn [3]")
+    add("--seconds", type=float, help="about how long each case takes [1.5]")
+    add("--quick", action="store_true", help="one round of one second, direct, llamactl-py and nginx, no growth: while tuning")
+    add("--only", type=_names(*(case.name for case in CASES), *EXTRAS), metavar="CASE,...", help="these cases only")
+    add("--candidates", type=_names(*NAMES), metavar="NAME,...", help="these candidates only")
+    add("--llama-swap", type=_program, metavar="PATH", help="binary of llama-swap")
+    add("--llamactl", type=_program, metavar="PATH", help="binary of llamactl, the one in Go")
+    add("--json", type=Path, metavar="FILE", help="where the raw figures go [a new file in the cache]")
+    add("--report", type=Path, nargs="+", metavar="FILE", help="measure nothing; put together what these files hold")
+    add("--output", type=Path, metavar="FOLDER", help="write RESULTS.md there [of a whole run or a report: into benchmarks/]")
     options = parser.parse_args(words)
+    is_whole = not (options.quick or options.only or options.candidates)
+    options.output = options.output or (HERE if is_whole else None)
     if options.quick:
-        options.rounds, options.seconds = 1, 1.0
+        options.candidates = options.candidates or ["direct", "llamactl-py", "nginx"]
+        options.only = options.only or [case.name for case in CASES if not case.is_of_growth]
+    options.rounds = options.rounds or (1 if options.quick else 3)
+    options.seconds = options.seconds or (1.0 if options.quick else 1.5)
     return options
 
 
-def names(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",")]
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise ValueError
+    return value
 
 
-def measure(options: argparse.Namespace) -> Run:
-    machine.settle()
-    programs = build.programs()
-    run = Run(machine.description(), [time.strftime("%Y-%m-%d %H:%M")])
-    cases = [case for case in CASES if not options.only or case.name in options.only]
-    with tempfile.TemporaryDirectory(prefix="llamactl-bench-") as name:
-        folder, port = Path(name), machine.free_port()
-        command = (str(programs.backend), "--port", str(port))
-        with machine.running(command, cpu=machine.OTHERS_CPU, log=folder / "backend.log"):
-            machine.until(lambda: machine.answers(port, "/health", {}), "the backend")
-            candidates = prepare(Bench(programs, folder, port), options, run)
-            load = Load(programs, folder)
-            for round_ in range(options.rounds):
-                for candidate in candidates:
-                    print(f"round {round_ + 1} of {options.rounds}: {candidate.name}", file=sys.stderr)
-                    run.samples += one_round(candidate, cases, load, options.seconds, round_)
-    return run
+def _names(*known: str):  # type: ignore[no-untyped-def]
+    def names(text: str) -> list[str]:
+        given = [word.strip() for word in text.split(",")]
+        for name in given:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"there is no {name!r}; known are {', '.join(known)}")
+        return given
+
+    return names
 
 
-def prepare(bench: Bench, options: argparse.Namespace, run: Run) -> list[Candidate]:
-    """Those who can be measured; why the others cannot goes into *run*."""
-    able = []
-    candidates: list[Candidate] = [Direct(), Ours(), Nginx()]
-    for candidate in candidates:
-        if options.candidates and candidate.name not in options.candidates:
-            continue
-        try:
-            run.versions[candidate.name] = candidate.prepare(bench)
-            able.append(candidate)
-        except NotMeasured as why:
-            run.missing[candidate.name] = str(why)
-    return able
+def _program(text: str) -> Path:
+    if not (path := Path(text)).is_file():
+        raise argparse.ArgumentTypeError(f"there is no program at {text}")
+    return path.resolve()
 
 
-def one_round(candidate: Candidate, cases: Iterable[Case], load: Load, seconds: float, round_: int) -> Iterable[Sample]:
-    with candidate.open() as opened:
-        load.requests(opened.door, 1, 0.2)
-        if opened.start_up_ms:
-            yield Sample(candidate.name, "start-up", round_, {"ms": opened.start_up_ms, "idle_mb": resident(opened.door, load)})
-        for case in cases:
-            try:
-                yield Sample(candidate.name, case.name, round_, case.measure(load, opened.door, seconds))
-            except Wrong as wrong:
-                yield Sample(candidate.name, case.name, round_, failure=str(wrong))
-        if opened.start_up_ms:
-            yield Sample(candidate.name, "after", round_, {"mb": resident(opened.door, load)})
-
-
-def resident(door: Door, load: Load) -> float:
-    assert door.process
-    return machine.resident_mb(machine.of(door.process.pid, load.programs.backend))
+def say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

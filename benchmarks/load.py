@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,19 +13,23 @@ from typing import Any
 
 import psutil
 
-from benchmarks import machine
+from benchmarks import machine, processes
 from benchmarks.build import Programs
 
 LARGE = 10 * 1024 * 1024
+WARM_UP_TIMEOUT, WARM_UP_REQUESTS = 30.0, 100
+IDLE_TIMEOUT, IDLE_LOOK, IDLE_SHARE = 5.0, 0.1, 0.1
 
 
 @dataclass(frozen=True)
 class Door:
-    """Where a candidate is asked: its port, headers it wants, and its processes (none for a backend asked directly)."""
+    """Where a candidate is asked: its port, headers it wants, and its process (none for a backend asked directly)."""
 
     port: int
     headers: Mapping[str, str] = field(default_factory=dict)
     process: psutil.Process | None = None
+    backend_port: int | None = None
+    """Of the backend that stands fixed; None where the candidate starts its own."""
     is_exact: bool = True
     """Passes answers on byte for byte; one that writes them anew is checked for complete and ordered events only."""
 
@@ -40,18 +46,20 @@ class Load:
     folder: Path
 
     def requests(self, door: Door, connections: int, seconds: float, *, count: int = 0, is_large: bool = False) -> dict[str, Any]:
-        """What `native/requests.c` prints, and `cpu`: the seconds that the candidate was on a processor meanwhile."""
+        """What `native/requests.c` prints, with `cpu` (seconds that the candidate ran) and `connects` (that the backend got)."""
         body = large() if is_large else small("Why is the sky blue? " * 10)
         options = {"--connections": connections, "--seconds": seconds, "--count": count}
         told = self._run(self.programs.requests, door, body, options, seconds + 30)
-        if told["failed"] or not told["answered"]:
+        if told["failed"]:
             raise Wrong(f"{told['failed']} of {told['answered'] + told['failed']} requests failed; the first: {told['failure']}")
+        if not told["answered"]:
+            raise Wrong(f"no request was answered within {seconds:g} s")
         return told
 
     def streams(
         self, door: Door, streams: int, events: int, period_us: int, seconds: float, *, ramp: int = 0, must_end: bool = True
     ) -> dict[str, Any]:
-        """What `native/streams.c` prints, and `cpu`. *seconds* is a bound; *ramp*: periods over which they begin."""
+        """What `native/streams.c` prints, with the same. *seconds* is a bound; *ramp*: periods over which they begin."""
         asked = f"bench-events={events} bench-period-us={period_us} "
         options = {
             "--streams": streams,
@@ -71,16 +79,48 @@ class Load:
         file.write_bytes(request(door, body))
         words = [str(word) for option in options.items() for word in option]
         words += ["--port", str(door.port), "--request", str(file), "--exact", str(int(door.is_exact))]
-        processes = machine.of(door.process.pid, self.programs.backend) if door.process else []
-        before = machine.cpu_seconds(processes)
+        measured, backend = self.processes(door), self._backend_port(door)
+        cpu, accepted = machine.cpu_seconds(measured), self._accepted(backend)
         done = subprocess.run(
             (str(program), *words, "--cpu", str(machine.OTHERS_CPU)), capture_output=True, text=True, timeout=timeout, check=False
         )
-        used = machine.cpu_seconds(processes) - before
+        used = {"cpu": machine.cpu_seconds(measured) - cpu if measured else math.nan}
+        used["connects"] = self._accepted(backend) - accepted - 1 if measured else math.nan
         if done.returncode:
             raise Wrong(done.stderr.strip() or f"{program.name} ended with {done.returncode}")
         told: dict[str, Any] = json.loads(done.stdout)
-        return {**told, "cpu": used}
+        return {**told, **used}
+
+    def processes(self, door: Door) -> list[psutil.Process]:
+        """The candidate's own: those of its tree that are not the backend."""
+        tree = machine.tree(door.process.pid) if door.process else []
+        return [process for process in tree if not machine.runs(process, self.programs.backend)]
+
+    def warm_up(self, door: Door) -> None:
+        """The first request may have to wait for the backend to be started."""
+        self.requests(door, 1, WARM_UP_TIMEOUT, count=WARM_UP_REQUESTS)
+
+    def wait_until_idle(self, door: Door) -> None:
+        """Until the candidate has finished with what the last case left to it, or has had its time."""
+        for _ in range(int(IDLE_TIMEOUT / IDLE_LOOK)):
+            before = machine.cpu_seconds(measured := self.processes(door))
+            time.sleep(IDLE_LOOK)
+            if machine.cpu_seconds(measured) - before < IDLE_SHARE * IDLE_LOOK:
+                return
+
+    def _backend_port(self, door: Door) -> int | None:
+        if door.backend_port or not door.process:
+            return door.backend_port
+        for process in machine.tree(door.process.pid):
+            if machine.runs(process, self.programs.backend):
+                words = process.cmdline()
+                return int(words[words.index("--port") + 1])
+        return None  # not started yet
+
+    def _accepted(self, port: int | None) -> int:
+        """How many connections the backend has accepted so far."""
+        told = processes.get(port, "/bench", {}) if port else None
+        return int(json.loads(told)["accepted"]) if told else 0
 
 
 def request(door: Door, body: bytes) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -11,9 +10,12 @@ from typing import Protocol
 
 import psutil
 
-from benchmarks import machine
+from benchmarks import machine, processes
 from benchmarks.build import Programs
+from benchmarks.cases import CASES
 from benchmarks.load import Door
+
+GROWTH = frozenset(case.name for case in CASES if case.is_of_growth)
 
 
 class NotMeasured(Exception):
@@ -41,6 +43,8 @@ class Candidate(Protocol):
     """One who is measured."""
 
     name: str
+    skips: frozenset[str]
+    """Cases that it takes no part in."""
 
     def prepare(self, bench: Bench) -> str:
         """Once, before the first round; gives its version. Raises NotMeasured."""
@@ -54,14 +58,13 @@ def opened(
     command: tuple[str, ...], door: Callable[[psutil.Process], Door], log: Path, environment: dict[str, str] | None = None
 ) -> Iterator[Open]:
     """A proxy process on its processor, and how long it took to answer."""
-    began = time.perf_counter()
-    with machine.running(command, cpu=machine.CANDIDATES_CPU, log=log, environment=environment) as process:
+    with processes.timed(command, cpu=machine.CANDIDATES_CPU, log=log, environment=environment) as (process, elapsed):
         there = door(psutil.Process(process.pid))
 
         def is_there() -> bool:
             if process.poll() is not None:
                 raise NotMeasured(f"{command[0]} ended with {process.returncode}: {log.read_text(errors='replace')[-1000:]}")
-            return machine.answers(there.port, "/v1/models", there.headers)
+            return processes.answers(there.port, "/v1/models", there.headers)
 
-        machine.until(is_there, command[0])
-        yield Open(there, (time.perf_counter() - began) * 1e3)
+        processes.until(is_there, command[0])
+        yield Open(there, elapsed())

@@ -11,6 +11,7 @@ from benchmarks.load import Door
 
 class Direct:
     name = "direct"
+    skips = frozenset[str]()
 
     def prepare(self, bench: Bench) -> str:
         self._port = bench.backend_port
@@ -18,4 +19,4 @@ class Direct:
 
     @contextmanager
     def open(self) -> Iterator[Open]:
-        yield Open(Door(self._port), 0.0)
+        yield Open(Door(self._port, backend_port=self._port), 0.0)

@@ -10,8 +10,10 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks import machine
-from benchmarks.candidates.base import Bench, NotMeasured, Open, opened
+import psutil
+
+from benchmarks import processes
+from benchmarks.candidates.base import GROWTH, Bench, NotMeasured, Open, opened
 from benchmarks.load import Door
 
 CONFIGURATION = """
@@ -51,12 +53,13 @@ http {{
 
 class Nginx:
     name = "nginx"
+    skips = GROWTH
 
     def prepare(self, bench: Bench) -> str:
         program = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
         if not program:
             raise NotMeasured("no nginx on PATH; install it with: apt-get install nginx-light")
-        self._port = machine.free_port()
+        self._port, self._backend_port = processes.free_port(), bench.backend_port
         self._folder = bench.folder / "nginx"
         self._folder.mkdir()
         configuration = self._folder / "nginx.conf"
@@ -67,5 +70,8 @@ class Nginx:
 
     @contextmanager
     def open(self) -> Iterator[Open]:
-        with opened(self._command, lambda process: Door(self._port, process=process), self._folder / "log") as it:
+        with opened(self._command, self._door, self._folder / "log") as it:
             yield it
+
+    def _door(self, process: psutil.Process) -> Door:
+        return Door(self._port, process=process, backend_port=self._backend_port)

@@ -2,7 +2,7 @@
 
     llama-server --port 8001 [--host 127.0.0.1] [--bench-cpu 1] [any other flag, which means nothing to it]
 
-GET /health and /v1/models are answered. A POST gets one JSON answer or, where its first message says `bench-events=`, so many
+GET /health and /v1/models are answered, and /bench tells how many connections were accepted. A POST gets one JSON answer or, where its first message says `bench-events=`, so many
 server-sent events, each in a chunk and a write() of its own, `bench-period-us=` apart (0: as fast as they are taken).
 One thread, epoll; a heap of the streams by when their next event is due, and one timer for the first of them. */
 
@@ -41,7 +41,7 @@ struct connection {
 
 static int loop, timer;
 static struct connection **heap;
-static size_t heap_size, heap_room;
+static size_t heap_size, heap_room, accepted;
 static char rest[1 << 18]; /* of bodies: read, and not looked at */
 
 /* ---- the heap of paced streams, the next due on top */
@@ -180,12 +180,18 @@ static bool answer_post(struct connection *c) {
     return true;
 }
 
+static bool tell_accepted(struct connection *c) {
+    char text[64];
+    return reply(c, "200 OK", text, (size_t)snprintf(text, sizeof text, "{\"accepted\":%zu}", accepted));
+}
+
 static bool answer(struct connection *c) {
     static const char health[] = "{\"status\":\"ok\"}", unknown[] = "{\"error\":{\"code\":404,\"message\":\"File Not Found\"}}";
     static const char models[] = "{\"object\":\"list\",\"data\":[{\"id\":\"bench\",\"object\":\"model\",\"created\":1760000000}]}";
-    bool goes_on = !strncmp(c->in, "POST ", 5)          ? answer_post(c)
-                   : !strncmp(c->in, "GET /health ", 12)   ? reply(c, "200 OK", health, sizeof health - 1)
+    bool goes_on = !strncmp(c->in, "POST ", 5)              ? answer_post(c)
+                   : !strncmp(c->in, "GET /health ", 12)    ? reply(c, "200 OK", health, sizeof health - 1)
                    : !strncmp(c->in, "GET /v1/models ", 15) ? reply(c, "200 OK", models, sizeof models - 1)
+                   : !strncmp(c->in, "GET /bench ", 11)     ? tell_accepted(c)
                                                             : reply(c, "404 Not Found", unknown, sizeof unknown - 1);
     c->have = 0;
     c->has_head = false;
@@ -253,6 +259,7 @@ static void welcome(int listener) {
         struct connection *c = calloc(1, sizeof *c);
         if (!c) die("no memory for a connection");
         c->fd = fd;
+        accepted++;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
         epoll_ctl(loop, EPOLL_CTL_ADD, fd, &event);

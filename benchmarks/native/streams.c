@@ -18,7 +18,7 @@ each event's sending to its coming and from each request to its first event, and
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 
-enum { ROOM = 1 << 18, BATCH = 256, LINE_ROOM = 4096 };
+enum { ROOM = 1 << 18, BATCH = 256, LINE_ROOM = 4096, BEGUN_A_TURN = 8 };
 
 struct stream {
     int fd; /* -1: not begun, or over */
@@ -165,7 +165,7 @@ int main(int count, char **words) {
     struct epoll_event events[BATCH];
     uint64_t began = now_ns(), ends = began + (uint64_t)(seconds * 1e9), next = began;
     while ((begun < streams || open_streams) && now_ns() < ends) {
-        while (begun < streams && now_ns() >= next) {
+        for (int turn = 0; turn < BEGUN_A_TURN && begun < streams && now_ns() >= next; turn++) {
             all[begun].tag = (unsigned)begun + 1;
             begin(&all[begun++]);
             next = begun < streams ? began + start_of(begun, streams, period, ramp) : ends;
