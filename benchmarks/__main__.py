@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import build, plot, report
@@ -22,7 +22,12 @@ def main() -> None:
         run = load(options.report)
     else:
         run = Suite(
-            options.rounds, options.seconds, options.only, options.candidates, options.llama_swap, options.llamactl
+            rounds=options.rounds,
+            seconds=options.seconds,
+            only=options.only,
+            candidates=options.candidates,
+            llama_swap=options.llama_swap,
+            llamactl=options.llamactl,
         ).measure()
         run.save(file := options.json or build.cache() / f"run-{time.strftime('%Y%m%d-%H%M%S')}.json")
         say(f"raw figures: {file}")
@@ -69,7 +74,7 @@ def _positive(text: str) -> int:
     return value
 
 
-def _names(*known: str):  # type: ignore[no-untyped-def]
+def _names(*known: str) -> Callable[[str], list[str]]:
     def names(text: str) -> list[str]:
         given = [word.strip() for word in text.split(",")]
         for name in given:

@@ -6,10 +6,9 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from benchmarks.names import ONE_THOUSAND, OURS
 from benchmarks.results import Run, Spread, spread_of
 
-OURS = "llamactl-py"
-ONE_THOUSAND = "llamactl-py, 1,000 instances"
 MB_AFTER = 30
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.load import Door, Load
+from benchmarks.results import Figures
 
-Figures = Mapping[str, float]
 Measure = Callable[[Load, Door, float], Figures]
 PERIOD_US = 10_000
 RAMP = 100

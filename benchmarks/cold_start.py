@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks import processes
 from benchmarks.candidates.base import NotMeasured
+from benchmarks.names import OURS
 from benchmarks.results import Sample
 from llamactl_py.client import Client
 from llamactl_py.demo import tiny_gguf
@@ -33,8 +34,6 @@ def measure(folder: Path, rounds: int) -> Iterator[Sample]:
         "-m",
         "llamactl_py",
         "serve",
-        "--log-level",
-        "warning",
         "--port",
         str(port),
         "--data-dir",
@@ -52,7 +51,7 @@ def measure(folder: Path, rounds: int) -> Iterator[Sample]:
             through = first_byte(port, headers)
             client.stop(NAME)
             figures = {"healthy_ms": healthy, "answer_ms": answer, "through_ms": through, "share_ms": through - healthy - answer}
-            yield Sample("llamactl-py", "cold-start", round_, figures)
+            yield Sample(OURS, "cold-start", round_, figures)
 
 
 def server(folder: Path) -> Sequence[str]:

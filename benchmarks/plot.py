@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from benchmarks.bars import OURS
+from benchmarks.names import AT_SCALE, OURS
 from benchmarks.report import number
 from benchmarks.results import Run, Spread
 from benchmarks.tables import Column
 
 PANELS = (
     Column("64 connections: requests per second (more is better)", "c64", "rps"),
-    Column("64 connections: CPU µs per request", "c64", "cpu_us"),
+    Column("64 connections: CPU µs per request (less is better, here and below)", "c64", "cpu_us"),
     Column("1 connection: p50, µs", "sequential", "p50_us"),
     Column("100 paced streams: CPU µs per chunk", "paced100", "cpu_us"),
     Column("100 paced streams: p99 lateness, µs", "paced100", "p99_us"),
@@ -60,7 +60,7 @@ def svg(run: Run) -> str:
 
 
 def _rows(run: Run, column: Column) -> list[tuple[str, Spread]]:
-    names = [name for name in run.candidates(column.case) if "instances" not in name]
+    names = [name for name in run.candidates(column.case) if name not in AT_SCALE]
     spreads = [(name, run.spread(name, column.case, column.figure)) for name in names]
     return [(name, spread) for name, spread in spreads if spread and spread.low > 0]  # direct uses no time of its own
 
@@ -74,7 +74,7 @@ def _panel(title: str, rows: Sequence[tuple[str, Spread]]) -> Iterator[str]:
     for power in range(low, high + 1):
         x = axis.at(10.0**power)
         yield f'<line x1="{x:.1f}" y1="{HEAD - 6}" x2="{x:.1f}" y2="{bottom}" stroke="{PALE}"/>'
-        yield _text(x, bottom + 13, f"{10.0**power:,g}", anchor="middle")
+        yield _text(x, bottom + 13, _power(power), anchor="middle")
     for place, (name, spread) in enumerate(rows):
         yield from _row(axis, HEAD + ROW * place + ROW / 2, name, spread)
 
@@ -86,6 +86,10 @@ def _row(axis: Axis, y: float, name: str, spread: Spread) -> Iterator[str]:
     yield f'<line x1="{low:.1f}" y1="{y}" x2="{high:.1f}" y2="{y}" stroke="{ink}" stroke-width="2"/>'
     yield f'<circle cx="{median:.1f}" cy="{y}" r="4" fill="{ink}"/>'
     yield _text(axis.right + 8, y + 4, number(spread.median), ink, "start", weight)
+
+
+def _power(exponent: int) -> str:
+    return f"{10**exponent:,}" if exponent >= 0 else f"{10.0**exponent:g}"
 
 
 def _text(x: float, y: float, words: str, ink: str = INK, anchor: str = "start", weight: str = "normal") -> str:

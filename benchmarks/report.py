@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from benchmarks import bars, tables
+from benchmarks.names import AT_SCALE
 from benchmarks.results import Run, Spread
 from benchmarks.tables import Table
 
@@ -52,7 +53,7 @@ def _troubles(run: Run) -> str:
 
 
 def _growth(run: Run) -> Iterator[str]:
-    parts = [table(run, tables.INSTANCES, only="llamactl-py"), *(table(run, one) for one in tables.STREAMS)]
+    parts = [table(run, tables.INSTANCES), *(table(run, one) for one in tables.STREAMS)]
     if any(parts):
         yield "## Growth"
         yield "One of the registered instances gets all requests. Streams send 10,000 events a second, however many they are."
@@ -74,10 +75,10 @@ def verdict_table(verdicts: Sequence[bars.Verdict]) -> str:
     return markdown(("case", "bar", "measured", "verdict"), rows)
 
 
-def table(run: Run, shown: Table, only: str = "") -> str:
-    """Empty when nobody has a figure in it. *only*: candidates whose name begins so; without it, those of scale are left out."""
+def table(run: Run, shown: Table) -> str:
+    """Empty when nobody has a figure in it."""
     names = dict.fromkeys(name for column in shown.columns for name in run.candidates(column.case))
-    chosen = [name for name in names if (name.startswith(only) if only else "instances" not in name)]
+    chosen = [name for name in names if (name in shown.only if shown.only else name not in AT_SCALE)]
     rows = [(name, *(cell(run.spread(name, column.case, column.figure)) for column in shown.columns)) for name in chosen]
     filled = [row for row in rows if set(row[1:]) != {"–"}]
     if not filled:

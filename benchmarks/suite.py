@@ -19,10 +19,9 @@ from benchmarks.candidates.nginx import Nginx
 from benchmarks.candidates.ours import Ours
 from benchmarks.cases import CASES, Case
 from benchmarks.load import Door, Load, Wrong
+from benchmarks.names import AT_SCALE, OURS
 from benchmarks.results import Run, Sample
 
-OURS = "llamactl-py"
-AT_SCALE = {f"{OURS}, 100 instances": 100, f"{OURS}, 1,000 instances": 1000}
 NOT_AT_SCALE = GROWTH | {"c8", "spread100", "flat"}
 NAMES = ("direct", OURS, "nginx", "llama-swap", "llamactl", "litellm", "scale")
 """`scale` stands for llamactl-py with 100 and with 1,000 instances."""

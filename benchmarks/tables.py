@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from benchmarks.names import AT_SCALE, OURS
+
 
 @dataclass(frozen=True)
 class Column:
@@ -21,6 +23,8 @@ class Table:
     title: str
     columns: tuple[Column, ...]
     note: str = ""
+    only: frozenset[str] = frozenset()
+    """The candidates that it is about; empty: all but those of scale."""
 
 
 def _requests(case: str) -> tuple[Column, ...]:
@@ -93,6 +97,7 @@ INSTANCES = Table(
         Column("start-up ms", "start-up", "ms"),
         Column("idle MB", "start-up", "idle_mb"),
     ),
+    only=frozenset({OURS, *AT_SCALE}),
 )
 
 STREAMS = (

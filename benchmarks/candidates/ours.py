@@ -31,7 +31,7 @@ class Ours:
         self._folder.mkdir()
         self.port = processes.free_port()
         self.command = (
-            *(sys.executable, "-m", "llamactl_py", "serve", "--log-level", "warning"),
+            *(sys.executable, "-m", "llamactl_py", "serve"),
             *("--port", str(self.port), "--data-dir", str(self._folder / "data")),
         )
         with processes.timed(self.command, cpu=None, log=self._folder / "log"):

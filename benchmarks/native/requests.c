@@ -18,7 +18,7 @@ struct connection {
     unsigned tag;
     size_t sent, have;
     uint64_t began;
-    bool waits_for_room;
+    bool waits_for_room, has_served; /* served: this connection has brought an answer before */
     struct answer answer;
     char body[4096];
 };
@@ -36,7 +36,7 @@ static void watch(struct connection *c, int how) {
 
 static void open_connection(struct connection *c) {
     c->fd = connect_to(port);
-    c->waits_for_room = false;
+    c->waits_for_room = c->has_served = false;
     watch(c, EPOLL_CTL_ADD);
 }
 
@@ -94,13 +94,13 @@ static bool read_more(struct connection *c) {
     if (!is_right(c)) return false;
     note(&taken, now_ns() - c->began);
     answered++;
+    c->has_served = true;
     return ask(c);
 }
 
 /* A close between two answers is the proxy's right; anything else is a failure. Either way the next request goes on. */
 static void start_anew(struct connection *c) {
-    bool was_between = c->answer.reading == IN_HEAD && !c->answer.head_length && answered > reconnected;
-    if (was_between) {
+    if (c->has_served && c->answer.reading == IN_HEAD && !c->answer.head_length) {
         reconnected++;
     } else if (!failed++) {
         memcpy(first_failure, c->answer.failure, sizeof first_failure);
