@@ -12,6 +12,8 @@ from benchmarks.results import Figures
 
 Measure = Callable[[Load, Door, float], Figures]
 PERIOD_US = 10_000
+GRACE = 2.0
+"""Seconds that streams may take longer than they are meant to."""
 RAMP = 100
 """Periods over which spread streams begin."""
 UPLOADS_A_SECOND = 20
@@ -36,6 +38,7 @@ def connections(count: int) -> Measure:
             "p99_us": told["latency"]["p99"],
             "cpu_us": told["cpu"] / told["answered"] * 1e6,
             "connects": told["connects"] / told["answered"],
+            "waited": told["waited"] / told["seconds"],
         }
 
     return measure
@@ -45,7 +48,7 @@ def paced(streams: int, *, period_us: int = PERIOD_US, is_spread: bool = False, 
     def measure(load: Load, door: Door, seconds: float) -> Figures:
         events = max(2, round(longer * seconds * 1e6 / period_us))
         ramp = min(RAMP, events // 2) if is_spread else 0
-        told = load.streams(door, streams, events, period_us, 2 * longer * seconds + 2, ramp=ramp)
+        told = load.streams(door, streams, events, period_us, (events + ramp) * period_us / 1e6 + GRACE, ramp=ramp)
         return {**_of_streams(told), "unfinished": told["unfinished"]}
 
     return measure
@@ -74,7 +77,8 @@ def _of_streams(told: Mapping[str, Any]) -> dict[str, float]:
         "max_us": delay.get("max", math.nan),
         "ttfb_p50_us": first.get("p50", math.nan),
         "ttfb_p99_us": first.get("p99", math.nan),
-        "cpu_us": told["cpu"] / max(1, told["events"]) * 1e6,
+        "cpu_us": told["cpu"] / told["events"] * 1e6 if told["events"] else math.nan,
+        "waited": told["waited"] / told["seconds"],
     }
 
 

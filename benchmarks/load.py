@@ -18,7 +18,7 @@ from benchmarks.build import Programs
 
 LARGE = 10 * 1024 * 1024
 WARM_UP_TIMEOUT, WARM_UP_REQUESTS = 30.0, 100
-IDLE_TIMEOUT, IDLE_LOOK, IDLE_SHARE = 5.0, 0.1, 0.1
+IDLE_TIMEOUT, IDLE_LOOK, IDLE_SHARE = 3.0, 0.1, 0.1
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Load:
     folder: Path
 
     def requests(self, door: Door, connections: int, seconds: float, *, count: int = 0, is_large: bool = False) -> dict[str, Any]:
-        """What `native/requests.c` prints, with `cpu` (seconds that the candidate ran) and `connects` (that the backend got)."""
+        """What `native/requests.c` prints, and of the candidate: `cpu`, seconds that it ran; `waited`, that it was ready and
+        had to wait for its processor; `connects`, its new connections to the backend. Raises Wrong."""
         body = large() if is_large else small("Why is the sky blue? " * 10)
         options = {"--connections": connections, "--seconds": seconds, "--count": count}
         told = self._run(self.programs.requests, door, body, options, seconds + 30)
@@ -59,7 +60,8 @@ class Load:
     def streams(
         self, door: Door, streams: int, events: int, period_us: int, seconds: float, *, ramp: int = 0, must_end: bool = True
     ) -> dict[str, Any]:
-        """What `native/streams.c` prints, with the same. *seconds* is a bound; *ramp*: periods over which they begin."""
+        """What `native/streams.c` prints, and of the candidate the same. *seconds* is a bound; *ramp*: periods over which they
+        begin. Raises Wrong."""
         asked = f"bench-events={events} bench-period-us={period_us} "
         options = {
             "--streams": streams,
@@ -80,16 +82,19 @@ class Load:
         words = [str(word) for option in options.items() for word in option]
         words += ["--port", str(door.port), "--request", str(file), "--exact", str(int(door.is_exact))]
         measured, backend = self.processes(door), self._backend_port(door)
-        cpu, accepted = machine.cpu_seconds(measured), self._accepted(backend)
+        cpu, waited, accepted = machine.cpu_seconds(measured), machine.waited_seconds(measured), self._accepted(backend)
         done = subprocess.run(
             (str(program), *words, "--cpu", str(machine.OTHERS_CPU)), capture_output=True, text=True, timeout=timeout, check=False
         )
-        used = {"cpu": machine.cpu_seconds(measured) - cpu if measured else math.nan}
-        used["connects"] = self._accepted(backend) - accepted - 1 if measured else math.nan
+        used = {
+            "cpu": machine.cpu_seconds(measured) - cpu,
+            "waited": machine.waited_seconds(measured) - waited,
+            "connects": self._accepted(backend) - accepted - 1,
+        }
         if done.returncode:
             raise Wrong(done.stderr.strip() or f"{program.name} ended with {done.returncode}")
         told: dict[str, Any] = json.loads(done.stdout)
-        return {**told, **used}
+        return told | (used if measured else dict.fromkeys(used, math.nan))
 
     def processes(self, door: Door) -> list[psutil.Process]:
         """The candidate's own: those of its tree that are not the backend."""

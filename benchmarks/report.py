@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from benchmarks import bars, tables
@@ -17,6 +18,8 @@ everything else share processor 1. `direct` is the clients and the backend with 
 against, and the proof that these are not what is measured. CPU is the candidate's own, of all its processes, without the
 backend's. Every byte of every answer is compared with what the backend sent (LiteLLM writes answers anew: there, each event's
 mark and order)."""
+WAITED = 0.03
+"""Share of its time that nginx, which has no second thread to wait for, may wait for a processor of its own."""
 MARKS = {True: "holds", False: "**missed**", None: "not measured"}
 
 
@@ -48,7 +51,14 @@ def _parts(run: Run, plot: str | None) -> Iterator[str]:
 
 def _troubles(run: Run) -> str:
     lines = [f"* {name} is **not measured**: {why}" for name, why in run.missing.items()]
-    lines += [f"* {s.candidate} **failed** in `{s.case}`, round {s.round + 1}: {s.failure}" for s in run.failures()]
+    for (name, case, failure), times in Counter((s.candidate, s.case, s.failure) for s in run.failures()).items():
+        lines.append(f"* {name} **failed** in `{case}`, {times} x: {failure}")
+    waited = [run.spread("nginx", case, "waited") for case in ("c64", "paced100")]
+    if (worst := max((spread.median for spread in waited if spread), default=0)) > WAITED:
+        lines.append(
+            f"* **The machine was busy with something else**: nginx waited for its processor {worst:.0%} of the time. Believe "
+            "CPU, and ratios of it; times and rates say little."
+        )
     return "\n".join(lines)
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from benchmarks import build, cold_start, machine, processes, start_up
 from benchmarks.candidates.base import GROWTH, Bench, Candidate, NotMeasured
 from benchmarks.candidates.direct import Direct
@@ -26,6 +28,7 @@ NOT_AT_SCALE = GROWTH | {"c8", "spread100", "flat"}
 NAMES = ("direct", OURS, "nginx", "llama-swap", "llamactl", "litellm", "scale")
 """`scale` stands for llamactl-py with 100 and with 1,000 instances."""
 EXTRAS = ("start-up", "cold-start")
+LAGS = "not asked: it had left streams unfinished, and was still busy with them"
 COLD_STARTS_A_ROUND = 5
 PHASES_A_ROUND = 3
 
@@ -61,7 +64,7 @@ class Suite:
                 say(f"round {round_ + 1} of {self.rounds}: {candidate.name}")
                 try:
                     self._run.samples += self._round(candidate, load, round_)
-                except (Wrong, NotMeasured, TimeoutError) as wrong:  # one that does not start spoils nobody else's round
+                except (Wrong, NotMeasured, TimeoutError, psutil.Error) as wrong:  # what it measured before is kept
                     self._run.samples.append(Sample(candidate.name, "start-up", round_, failure=str(wrong)))
                     say(f"{candidate.name}: {wrong}")
         ours = next((candidate for candidate in able if isinstance(candidate, Ours)), None)
@@ -97,11 +100,20 @@ class Suite:
             if door.process:
                 load.wait_until_idle(door)
                 yield sample("start-up", ms=opened.start_up_ms, idle_mb=machine.resident_mb(load.processes(door)))
-            for case in CASES:
-                if self._wants(case.name) and case.name not in candidate.skips:
-                    yield self._case(candidate.name, case, load, door, round_)
+            yield from self._cases(candidate, load, door, round_)
             if door.process:
                 yield sample("after", mb=machine.resident_mb(load.processes(door)))
+
+    def _cases(self, candidate: Candidate, load: Load, door: Door, round_: int) -> Iterator[Sample]:
+        lags = False
+        for case in CASES:
+            if not self._wants(case.name) or case.name in candidate.skips:
+                continue
+            if lags:
+                yield Sample(candidate.name, case.name, round_, failure=LAGS)
+                continue
+            yield (done := self._case(candidate.name, case, load, door, round_))
+            lags = done.figures.get("unfinished", 0) > 0
 
     def _case(self, name: str, case: Case, load: Load, door: Door, round_: int) -> Sample:
         try:

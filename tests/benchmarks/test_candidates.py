@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +17,9 @@ from benchmarks.candidates.ours import Ours
 from benchmarks.cases import CASES
 from benchmarks.load import Door, Load, Wrong
 from benchmarks.processes import free_port, listens
+from benchmarks.results import load
 
+ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll: the benchmarks are for Linux")
 
 
@@ -26,15 +30,17 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 def test_the_daemon_starts_the_backend_and_every_byte_comes_through(bench: Bench) -> None:
-    load = Load(bench.programs, bench.folder)
+    clients = Load(bench.programs, bench.folder)
     ours = Ours("llamactl-py", instances=3)
     assert ours.prepare(bench).startswith("0.")
     with ours.open() as opened:
-        load.warm_up(opened.door)
+        clients.warm_up(opened.door)
         assert opened.start_up_ms > 0
-        (daemon,) = load.processes(opened.door)
+        (daemon,) = clients.processes(opened.door)
         assert machine.resident_mb([daemon]) > 10
-        figures = {case.name: case.measure(load, opened.door, 0.1) for case in CASES if case.name in ("c8", "paced100", "upload")}
+        figures = {
+            case.name: case.measure(clients, opened.door, 0.1) for case in CASES if case.name in ("c8", "paced100", "upload")
+        }
     assert figures["c8"]["rps"] > 10
     assert figures["c8"]["cpu_us"] > 1
     assert (figures["paced100"]["events"], figures["paced100"]["unfinished"]) == (1000, 0)
@@ -43,6 +49,28 @@ def test_the_daemon_starts_the_backend_and_every_byte_comes_through(bench: Bench
     phases = start_up.phases(bench.folder, ours)
     assert 0 < phases["interpreter_ms"] < phases["listening_ms"] <= phases["answered_ms"]
     assert {"aiohttp", "llamactl_py"} <= start_up.imports(bench.folder, ours).keys()
+
+
+def test_a_run_writes_its_figures_and_its_page(tmp_path: Path) -> None:
+    """A process of its own, as a run moves itself to another processor."""
+    words = ("--rounds", "2", "--seconds", "0.1", "--candidates", "direct,llamactl-py,llamactl", "--only", "c8,paced100")
+    done = subprocess.run(
+        (sys.executable, "-m", "benchmarks", *words, "--json", str(tmp_path / "raw.json"), "--output", str(tmp_path)),
+        cwd=ROOT,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    run = load([tmp_path / "raw.json"])
+    assert run.candidates("c8") == ["direct", "llamactl-py"]
+    assert set(run.rounds("llamactl-py", "paced100", "unfinished").values()) == {0}
+    assert run.rounds("llamactl-py", "after", "mb").keys() == {0, 1}
+    assert run.missing.keys() == {"llamactl"}
+    assert not run.failures()
+    assert "![medians and ranges](results.svg)" in (tmp_path / "RESULTS.md").read_text()
+    assert (tmp_path / "results.svg").read_text().startswith("<svg")
 
 
 def test_a_door_with_nobody_behind_is_told(bench: Bench) -> None:

@@ -131,9 +131,15 @@ def test_the_page_shows_medians_ranges_verdicts_and_who_is_missing() -> None:
     assert "| 64 connections | requests/s ≥ 0.5 x nginx | 0.6 (0.58–0.62) | holds |" in page
     assert "| 64 connections | requests/s ≥ 5 x llama-swap | – | not measured |" in page
     assert "llamactl is **not measured**: its binary is given with" in page
-    assert "litellm **failed** in `upload`, round 2: no request" in page
+    assert "litellm **failed** in `upload`, 1 x: no request" in page
     assert "![medians and ranges](results.svg)" in page
     assert "median of 3 rounds" in page
+
+
+@pytest.mark.parametrize(("waited", "is_told"), [((0.01, 0.2, 0.02), False), ((0.1, 0.2, 0.02), True)])
+def test_a_busy_machine_is_told(waited: tuple[float, ...], is_told: bool) -> None:
+    page = report.page(run_of(*rounds("nginx", "c64", "waited", *waited)), None)
+    assert ("nginx waited for its processor 10% of the time" in page) is is_told
 
 
 def test_a_part_of_a_run_shows_only_the_bars_that_it_touches() -> None:
