@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks import build, plot, report
 from benchmarks.cases import CASES
-from benchmarks.results import Run, load
+from benchmarks.results import Run, combine
 from benchmarks.suite import EXTRAS, NAMES, Suite
 
 HERE = Path(__file__).parent
@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 def main() -> None:
     options = arguments(sys.argv[1:])
     if options.report:
-        run = load(options.report)
+        run = combine(options.report)
     else:
         run = Suite(
             rounds=options.rounds,
@@ -47,8 +47,8 @@ def write(run: Run, output: Path | None) -> None:
 def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     add = parser.add_argument
-    add("--rounds", type=_positive, help="how often everybody is measured, in turn [3]")
-    add("--seconds", type=float, help="about how long each case takes [1.5]")
+    add("--rounds", type=_positive(int), help="how often everybody is measured, in turn [3]")
+    add("--seconds", type=_positive(float), help="about how long each case takes [1.5]")
     add("--quick", action="store_true", help="one round of one second, direct, llamactl-py and nginx, no growth: while tuning")
     add("--only", type=_names(*(case.name for case in CASES), *EXTRAS), metavar="CASE,...", help="these cases only")
     add("--candidates", type=_names(*NAMES), metavar="NAME,...", help="these candidates only")
@@ -68,10 +68,13 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise ValueError
-    return value
+def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    def positive(text: str) -> float:
+        if (value := kind(text)) <= 0:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    return positive
 
 
 def _names(*known: str) -> Callable[[str], list[str]]:

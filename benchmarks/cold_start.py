@@ -29,18 +29,9 @@ def measure(folder: Path, rounds: int) -> Iterator[Sample]:
     """Samples of the case `cold-start`. Raises NotMeasured without a llama-server."""
     command = server(folder)
     port = processes.free_port()
-    serve = (
-        sys.executable,
-        "-m",
-        "llamactl_py",
-        "serve",
-        "--port",
-        str(port),
-        "--data-dir",
-        str(folder / "cold"),
-    )
+    serve = (*(sys.executable, "-m", "llamactl_py", "serve"), *("--port", str(port), "--data-dir", str(folder / "cold")))
     with processes.timed(serve, cpu=None, log=folder / "cold.log"):
-        processes.until(lambda: processes.answers(port, "/health", {}), "llamactl serve")
+        processes.until(lambda: processes.answers(port, "/health"), "llamactl serve")
         client = Client(f"http://127.0.0.1:{port}", (folder / "cold" / "management.key").read_text().strip())
         options = client.parse_command(shlex.join(command))
         options.pop("warnings", None)
@@ -67,7 +58,7 @@ def alone(command: Sequence[str], folder: Path) -> tuple[float, float]:
     """Milliseconds from exec to healthy, and from a first request to its first token."""
     port = processes.free_port()
     with processes.timed((*command, "--port", str(port)), cpu=None, log=folder / "alone.log") as (_, elapsed):
-        processes.until(lambda: processes.answers(port, "/health", {}), "llama-server")
+        processes.until(lambda: processes.answers(port, "/health"), "llama-server")
         return elapsed(), first_byte(port, {})
 
 

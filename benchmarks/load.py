@@ -101,6 +101,12 @@ class Load:
         tree = machine.tree(door.process.pid) if door.process else []
         return [process for process in tree if not machine.runs(process, self.programs.backend)]
 
+    def resident_mb(self, door: Door) -> float:
+        """Raises Wrong when the candidate is gone."""
+        if not (measured := self.processes(door)):
+            raise Wrong("it had ended by itself")
+        return machine.resident_mb(measured)
+
     def warm_up(self, door: Door) -> None:
         """The first request may have to wait for the backend to be started."""
         self.requests(door, 1, WARM_UP_TIMEOUT, count=WARM_UP_REQUESTS)

@@ -41,12 +41,14 @@ def started_on(cpu: int | None) -> Iterator[None]:
 
 
 def tree(pid: int) -> list[psutil.Process]:
-    """That process and all below it; none when it is gone."""
-    try:
+    """That process and all below it, as far as they have not ended."""
+    found = []
+    with suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
-        return [root, *root.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
+        for one in (root, *root.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                found += [one] if one.status() != psutil.STATUS_ZOMBIE else []
+    return found
 
 
 def runs(process: psutil.Process, program: Path) -> bool:

@@ -8,8 +8,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from benchmarks import machine
 
@@ -47,8 +49,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    for left in family[1:]:
-        if left.is_running():
+    for left in family:
+        with suppress(psutil.NoSuchProcess):  # which it also says when the number belongs to another by now
             left.kill()
 
 

@@ -33,7 +33,7 @@ def _parts(run: Run, plot: str | None) -> Iterator[str]:
     yield "# Figures beside peers"
     yield METHOD.format(rounds=rounds)
     yield f"{run.machine}. Measured {', '.join(run.taken)}."
-    yield "\n".join(f"* {name}: {version}" for name, version in run.versions.items())
+    yield "\n".join(f"* {name}: {version}" for name, version in run.versions.items() if name not in AT_SCALE)
     yield _troubles(run)
     if plot:
         yield f"![medians and ranges]({plot})"

@@ -71,7 +71,7 @@ def spread_of(values: Sequence[float]) -> Spread | None:
     return Spread(statistics.median(values), min(values), max(values), len(values)) if values else None
 
 
-def load(files: Iterable[Path]) -> Run:
+def combine(files: Iterable[Path]) -> Run:
     """The runs in *files* as one. Raises SystemExit when they are not of one machine."""
     runs = [_read(file) for file in files]
     if len({run.machine for run in runs}) != 1:

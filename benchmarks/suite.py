@@ -99,10 +99,10 @@ class Suite:
             load.warm_up(door)
             if door.process:
                 load.wait_until_idle(door)
-                yield sample("start-up", ms=opened.start_up_ms, idle_mb=machine.resident_mb(load.processes(door)))
+                yield sample("start-up", ms=opened.start_up_ms, idle_mb=load.resident_mb(door))
             yield from self._cases(candidate, load, door, round_)
             if door.process:
-                yield sample("after", mb=machine.resident_mb(load.processes(door)))
+                yield sample("after", mb=load.resident_mb(door))
 
     def _cases(self, candidate: Candidate, load: Load, door: Door, round_: int) -> Iterator[Sample]:
         lags = False

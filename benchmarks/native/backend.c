@@ -2,17 +2,17 @@
 
     llama-server --port 8001 [--host 127.0.0.1] [--bench-cpu 1] [any other flag, which means nothing to it]
 
-GET /health and /v1/models are answered, and /bench tells how many connections were accepted. A POST gets one JSON answer or, where its first message says `bench-events=`, so many
-server-sent events, each in a chunk and a write() of its own, `bench-period-us=` apart (0: as fast as they are taken).
+GET /health and /v1/models are answered, and /bench tells how many connections were accepted. A POST gets one JSON answer or,
+where its first message says `bench-events=`, so many server-sent events, each in a chunk and a write() of its own,
+`bench-period-us=` apart (0: as fast as they are taken).
 One thread, epoll; a heap of the streams by when their next event is due, and one timer for the first of them. */
 
 #define _GNU_SOURCE
-#include "wire.h"
+#include "flags.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
-#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -275,17 +275,12 @@ static int listen_on(const char *host, int port) {
     return fd;
 }
 
-static const char *flag(int count, char **words, const char *name, const char *otherwise) {
-    for (int i = 1; i + 1 < count; i++)
-        if (!strcmp(words[i], name)) return words[i + 1];
-    return otherwise;
-}
-
 int main(int count, char **words) {
     alarm(MAX_LIFE_SECONDS); /* whoever forgets us */
     prctl(PR_SET_TIMERSLACK, 1);
-    pin(atoi(flag(count, words, "--bench-cpu", "-1")));
-    int listener = listen_on(flag(count, words, "--host", "127.0.0.1"), atoi(flag(count, words, "--port", "8080")));
+    pin((int)number_flag(count, words, "--bench-cpu", -1));
+    const char *host = flag(count, words, "--host");
+    int listener = listen_on(host ? host : "127.0.0.1", (int)number_flag(count, words, "--port", 8080));
     loop = epoll_create1(EPOLL_CLOEXEC);
     timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = &listener}, events[BATCH];
@@ -296,10 +291,8 @@ int main(int count, char **words) {
         int ready = epoll_wait(loop, events, BATCH, -1);
         for (int i = 0; i < ready; i++) {
             void *who = events[i].data.ptr;
-            if (who == &listener)
-                welcome(listener);
-            else if (who != &timer && !serve(who, events[i].events))
-                hang_up(who);
+            if (who == &listener) welcome(listener);
+            else if (who != &timer && !serve(who, events[i].events)) hang_up(who);
         }
         serve_due_streams(); /* after the others: it may free a connection that they mean */
     }

@@ -17,7 +17,8 @@ from benchmarks.candidates.ours import Ours
 from benchmarks.cases import CASES
 from benchmarks.load import Door, Load, Wrong
 from benchmarks.processes import free_port, listens
-from benchmarks.results import load
+from benchmarks.results import combine
+from tests.support.daemons import wait_for
 
 ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll: the benchmarks are for Linux")
@@ -41,6 +42,10 @@ def test_the_daemon_starts_the_backend_and_every_byte_comes_through(bench: Bench
         figures = {
             case.name: case.measure(clients, opened.door, 0.1) for case in CASES if case.name in ("c8", "paced100", "upload")
         }
+        daemon.kill()
+        wait_for(lambda: not clients.processes(opened.door), 10)
+        with pytest.raises(Wrong, match="ended by itself"):
+            clients.resident_mb(opened.door)
     assert figures["c8"]["rps"] > 10
     assert figures["c8"]["cpu_us"] > 1
     assert (figures["paced100"]["events"], figures["paced100"]["unfinished"]) == (1000, 0)
@@ -63,7 +68,7 @@ def test_a_run_writes_its_figures_and_its_page(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    run = load([tmp_path / "raw.json"])
+    run = combine([tmp_path / "raw.json"])
     assert run.candidates("c8") == ["direct", "llamactl-py"]
     assert set(run.rounds("llamactl-py", "paced100", "unfinished").values()) == {0}
     assert run.rounds("llamactl-py", "after", "mb").keys() == {0, 1}

@@ -12,7 +12,7 @@ from benchmarks import bars, plot, report
 from benchmarks.__main__ import arguments
 from benchmarks.cases import CASES
 from benchmarks.names import ONE_THOUSAND, OURS
-from benchmarks.results import Run, Sample, load
+from benchmarks.results import Run, Sample, combine
 from benchmarks.start_up import by_package
 from benchmarks.tables import INSTANCES, PEERS, STREAMS
 
@@ -44,7 +44,7 @@ def test_a_spread_is_the_median_and_the_range_of_what_there_is() -> None:
 def test_runs_are_saved_and_put_together(tmp_path: Path) -> None:
     run_of(*rounds(OURS, "c64", "rps", 1, 2), missing={"nginx": "not installed", "llamactl": "no path"}).save(tmp_path / "a")
     run_of(*rounds(OURS, "c64", "rps", 3), *rounds("nginx", "c64", "rps", math.nan), taken="tomorrow").save(tmp_path / "b")
-    both = load([tmp_path / "a", tmp_path / "b"])
+    both = combine([tmp_path / "a", tmp_path / "b"])
     assert both.rounds(OURS, "c64", "rps") == {0: 1, 1: 2, 2: 3}
     assert both.taken == ["today", "tomorrow"]
     assert both.missing == {"llamactl": "no path"}, "nginx was measured in one of them"
@@ -54,7 +54,7 @@ def test_figures_of_different_machines_are_not_put_together(tmp_path: Path) -> N
     run_of().save(tmp_path / "a")
     run_of(machine="another").save(tmp_path / "b")
     with pytest.raises(SystemExit, match="different machines"):
-        load([tmp_path / "a", tmp_path / "b"])
+        combine([tmp_path / "a", tmp_path / "b"])
 
 
 # ---- verdicts
@@ -210,7 +210,7 @@ def test_a_whole_run_writes_the_page_and_a_part_of_one_does_not() -> None:
         (["--only", "c64,c65"], "there is no 'c65'; known are sequential"),
         (["--candidates", "caddy"], "there is no 'caddy'; known are direct"),
         (["--llama-swap", "/nowhere/llama-swap"], "there is no program at /nowhere/llama-swap"),
-        (["--rounds", "0"], "invalid"),
+        (["--rounds", "0"], "0 is not above 0"),
     ],
 )
 def test_a_wrong_word_is_told(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
