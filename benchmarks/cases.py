@@ -12,7 +12,7 @@ from benchmarks.results import Figures
 
 Measure = Callable[[Load, Door, float], Figures]
 PERIOD_US = 10_000
-GRACE = 2.0
+GRACE = 3.0
 """Seconds that streams may take longer than they are meant to."""
 RAMP = 100
 """Periods over which spread streams begin."""

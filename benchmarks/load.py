@@ -111,13 +111,14 @@ class Load:
         """The first request may have to wait for the backend to be started."""
         self.requests(door, 1, WARM_UP_TIMEOUT, count=WARM_UP_REQUESTS)
 
-    def wait_until_idle(self, door: Door) -> None:
-        """Until the candidate has finished with what the last case left to it, or has had its time."""
+    def becomes_idle(self, door: Door) -> bool:
+        """Wait until the candidate has finished with what the last case left to it; False when it takes too long."""
         for _ in range(int(IDLE_TIMEOUT / IDLE_LOOK)):
             before = machine.cpu_seconds(measured := self.processes(door))
             time.sleep(IDLE_LOOK)
             if machine.cpu_seconds(measured) - before < IDLE_SHARE * IDLE_LOOK:
-                return
+                return True
+        return False
 
     def _backend_port(self, door: Door) -> int | None:
         if door.backend_port or not door.process:

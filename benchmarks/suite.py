@@ -28,7 +28,7 @@ NOT_AT_SCALE = GROWTH | {"c8", "spread100", "flat"}
 NAMES = ("direct", OURS, "nginx", "llama-swap", "llamactl", "litellm", "scale")
 """`scale` stands for llamactl-py with 100 and with 1,000 instances."""
 EXTRAS = ("start-up", "cold-start")
-LAGS = "not asked: it had left streams unfinished, and was still busy with them"
+BUSY = "not asked: it was still busy with what clients had given up before"
 COLD_STARTS_A_ROUND = 5
 PHASES_A_ROUND = 3
 
@@ -98,22 +98,22 @@ class Suite:
             door = opened.door
             load.warm_up(door)
             if door.process:
-                load.wait_until_idle(door)
+                load.becomes_idle(door)
                 yield sample("start-up", ms=opened.start_up_ms, idle_mb=load.resident_mb(door))
             yield from self._cases(candidate, load, door, round_)
             if door.process:
                 yield sample("after", mb=load.resident_mb(door))
 
     def _cases(self, candidate: Candidate, load: Load, door: Door, round_: int) -> Iterator[Sample]:
-        lags = False
+        is_busy = False
         for case in CASES:
             if not self._wants(case.name) or case.name in candidate.skips:
                 continue
-            if lags:
-                yield Sample(candidate.name, case.name, round_, failure=LAGS)
+            if is_busy:
+                yield Sample(candidate.name, case.name, round_, failure=BUSY)
                 continue
-            yield (done := self._case(candidate.name, case, load, door, round_))
-            lags = done.figures.get("unfinished", 0) > 0
+            yield self._case(candidate.name, case, load, door, round_)
+            is_busy = not load.becomes_idle(door)
 
     def _case(self, name: str, case: Case, load: Load, door: Door, round_: int) -> Sample:
         try:
@@ -121,8 +121,6 @@ class Suite:
         except Wrong as wrong:
             say(f"{name}, {case.name}: {wrong}")
             return Sample(name, case.name, round_, failure=str(wrong))
-        finally:
-            load.wait_until_idle(door)
 
     def _start_up(self, ours: Ours, folder: Path) -> None:
         say("where our start-up goes")
