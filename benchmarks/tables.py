@@ -43,6 +43,7 @@ def _streams(case: str) -> tuple[Column, ...]:
         Column("late p99 µs", case, "p99_us"),
         Column("late max µs", case, "max_us"),
         Column("first event p50 µs", case, "ttfb_p50_us"),
+        Column("first event p99 µs", case, "ttfb_p99_us"),
         Column("CPU µs/chunk", case, "cpu_us"),
         Column("unfinished", case, "unfinished"),
     )
