@@ -14,7 +14,7 @@ help:
 	@echo "make test-soak     long repetitions (about 10 minutes)"
 	@echo "make test-vllm     a real vLLM on the CPU (installs 3 GB once; then about 10 minutes)"
 	@echo "make test-llama-cpp-python   a real llama-cpp-python server (compiled once, 4 minutes)"
-	@echo "make bench         the figures of benchmarks/README.md"
+	@echo "make bench         figures beside peers (about 10 minutes; BENCH_FLAGS, see benchmarks/README.md)"
 	@echo "make clean         remove $(VENV) and caches"
 
 demo: $(VENV)/demo
@@ -39,7 +39,7 @@ test-llama-cpp-python: $(VENV)/test
 	LLAMACTL_TEST_LLAMA_CPP_PYTHON="$$($(BIN)/python scripts/model_servers.py llama-cpp-python)" $(BIN)/python -m pytest -m llama_cpp_python
 
 bench: $(VENV)/test llama-server
-	LLAMACTL_TEST_LLAMA_SERVER="$$($(BIN)/python scripts/llama_server.py)" $(BIN)/python -m benchmarks
+	LLAMACTL_TEST_LLAMA_SERVER="$$($(BIN)/python scripts/llama_server.py)" $(BIN)/python -m benchmarks $(BENCH_FLAGS)
 
 llama-server: $(VENV)/test
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/llama_server.py

@@ -1,265 +1,101 @@
-"""The figures of the main job, each beside what it is compared with, in one run. `python -m benchmarks` prints a table.
-
-Needs a real llama-server (LLAMACTL_TEST_LLAMA_SERVER, or on PATH) and a quiet machine: about two minutes.
-"""
+"""Measure llamactl-py beside its peers: `python -m benchmarks`. A whole run writes RESULTS.md and its picture."""
 
 from __future__ import annotations
 
 import argparse
-import http.client
-import json
-import os
-import shutil
-import signal
-import socket
-import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import psutil
+from benchmarks import build, plot, report
+from benchmarks.cases import CASES
+from benchmarks.results import Run, combine
+from benchmarks.suite import EXTRAS, NAMES, Suite
 
-from llamactl_py.client import Client
-from llamactl_py.demo import tiny_gguf
-
-CHAT = {"messages": [{"role": "user", "content": "Count."}], "max_tokens": 1}
+HERE = Path(__file__).parent
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="rounds of each timing (default: 15)")
-    rounds = parser.parse_args().rounds
-    server = os.environ.get("LLAMACTL_TEST_LLAMA_SERVER") or shutil.which("llama-server")
-    if not server:
-        raise SystemExit("no llama-server; run `make bench`, which builds one")
-    with tempfile.TemporaryDirectory(prefix="llamactl-bench-") as name:
-        folder = Path(name)
-        model = tiny_gguf.write(folder / "tiny.gguf")
-        command = [server, "-m", str(model), "-c", "2048", "-t", "1", "--threads-http", "2"]
-        rows = [
-            *start_up(folder, rounds),
-            *memory(folder),
-            *cold_start(folder, command, rounds),
-            *added_latency(folder, command, rounds * 40),
-        ]
-    print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, {time.strftime('%Y-%m-%d')}\n")
-    print("| figure | median | range |\n|---|---|---|")
-    for figure, median, spread in rows:
-        print(f"| {figure} | {median} | {spread} |")
+    options = arguments(sys.argv[1:])
+    if options.report:
+        run = combine(options.report)
+    else:
+        run = Suite(
+            rounds=options.rounds,
+            seconds=options.seconds,
+            only=options.only,
+            candidates=options.candidates,
+            llama_swap=options.llama_swap,
+            llamactl=options.llamactl,
+        ).measure()
+        run.save(file := options.json or build.cache() / f"run-{time.strftime('%Y%m%d-%H%M%S')}.json")
+        say(f"raw figures: {file}")
+    write(run, options.output)
 
 
-Row = tuple[str, str, str]
+def write(run: Run, output: Path | None) -> None:
+    """The page and its picture into *output*, or the page alone to the terminal."""
+    if output is None:
+        print(report.page(run, None))
+        return
+    (output / "results.svg").write_text(plot.svg(run))
+    (output / "RESULTS.md").write_text(report.page(run, "results.svg"))
+    say(f"written: {output / 'RESULTS.md'}")
 
 
-def start_up(folder: Path, rounds: int) -> Iterator[Row]:
-    """exec to listening, and to the first answered request."""
-    listening, answered = [], []
-    for number in range(rounds):
-        port = free_port()
-        with daemon(folder / f"start-{number}", port) as begun:
-            listening.append(until(lambda port=port: connects(port), begun))
-            answered.append(until(lambda port=port: status(port, "/health") == 200, begun))
-    yield row("daemon: exec to listening", listening)
-    yield row("daemon: exec to first answered request", answered)
+def arguments(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    add = parser.add_argument
+    add("--rounds", type=_positive(int), help="how often everybody is measured, in turn [3]")
+    add("--seconds", type=_positive(float), help="about how long each case takes [1.5]")
+    add("--quick", action="store_true", help="one round of one second, direct, llamactl-py and nginx, no growth: while tuning")
+    add("--only", type=_names(*(case.name for case in CASES), *EXTRAS), metavar="CASE,...", help="these cases only")
+    add("--candidates", type=_names(*NAMES), metavar="NAME,...", help="these candidates only")
+    add("--llama-swap", type=_program, metavar="PATH", help="binary of llama-swap")
+    add("--llamactl", type=_program, metavar="PATH", help="binary of llamactl, the one in Go")
+    add("--json", type=Path, metavar="FILE", help="where the raw figures go [a new file in the cache]")
+    add("--report", type=Path, nargs="+", metavar="FILE", help="measure nothing; put together what these files hold")
+    add("--output", type=Path, metavar="FOLDER", help="write RESULTS.md there [of a whole run or a report: into benchmarks/]")
+    options = parser.parse_args(words)
+    is_whole = not (options.quick or options.only or options.candidates)
+    options.output = options.output or (HERE if is_whole else None)
+    if options.quick:
+        options.candidates = options.candidates or ["direct", "llamactl-py", "nginx"]
+        options.only = options.only or [case.name for case in CASES if not case.is_of_growth]
+    options.rounds = options.rounds or (1 if options.quick else 3)
+    options.seconds = options.seconds or (1.0 if options.quick else 1.5)
+    return options
 
 
-def memory(folder: Path) -> Iterator[Row]:
-    """Resident memory of an idle daemon, with none and with a thousand instances."""
-    data = folder / "memory"
-    for count in (0, 1000):
-        with client_of(data) as (client, process):
-            for number in range(count):
-                client.create(
-                    f"i{number}", {"backend_type": "llama_cpp", "backend_options": {"model": "/models/m.gguf", "ctx_size": 4096}}
-                )
-        with client_of(data) as (client, process):
-            begun = time.perf_counter()
-            listed = len(client.instances())
-            listing = (time.perf_counter() - begun) * 1e3
-            resident = psutil.Process(process.pid).memory_info().rss / 1e6
-        yield f"daemon idle, {listed} instances: resident memory", f"{resident:.0f} MB", f"list of all in {listing:.0f} ms"
+def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    def positive(text: str) -> float:
+        if (value := kind(text)) <= 0:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    return positive
 
 
-def cold_start(folder: Path, command: Sequence[str], rounds: int) -> Iterator[Row]:
-    """A request to a stopped llama-server until its first token, beside the server alone from exec to healthy and its answer."""
-    alone, answer, through = [], [], []
-    with client_of(folder / "cold") as (client, _):
-        make(client, "tiny", command)
-        for _ in range(rounds):
-            with server(command) as (port, healthy):
-                alone.append(healthy)
-                answer.append(first_byte(f"http://127.0.0.1:{port}", None, "tiny"))
-            through.append(first_byte(client.url, key_of(client), "tiny"))
-            client.stop("tiny")
-    yield row("llama-server alone: exec to healthy", alone)
-    yield row("llama-server alone: first request to first token", answer)
-    yield row("through llamactl, stopped: request to first token", through)
-    share = [t - a - f for t, a, f in zip(through, alone, answer, strict=True)]
-    yield row("our share of that (difference, round by round)", share)
+def _names(*known: str) -> Callable[[str], list[str]]:
+    def names(text: str) -> list[str]:
+        given = [word.strip() for word in text.split(",")]
+        for name in given:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"there is no {name!r}; known are {', '.join(known)}")
+        return given
+
+    return names
 
 
-def added_latency(folder: Path, command: Sequence[str], requests: int) -> Iterator[Row]:
-    """One token over a kept-alive connection, direct and through us in turn."""
-    direct, proxied = [], []
-    with client_of(folder / "warm") as (client, _), server(command) as (port, _):
-        make(client, "tiny", command)
-        client.start("tiny")
-        ask_direct, ask_proxied = asker(f"http://127.0.0.1:{port}", None), asker(client.url, key_of(client))
-        for _ in range(20):
-            ask_direct(), ask_proxied()
-        for _ in range(requests):
-            direct.append(ask_direct())
-            proxied.append(ask_proxied())
-    yield row("one-token chat, direct", direct)
-    yield row("one-token chat, through llamactl", proxied)
-    added = statistics.median(proxied) - statistics.median(direct)
-    yield (
-        "added by llamactl (difference of medians)",
-        f"{added:.2f} ms",
-        f"ratio {statistics.median(proxied) / statistics.median(direct):.2f}",
-    )
+def _program(text: str) -> Path:
+    if not (path := Path(text)).is_file():
+        raise argparse.ArgumentTypeError(f"there is no program at {text}")
+    return path.resolve()
 
 
-# -- parts ----------------------------------------------------------------------------------------------------------------
-
-
-def row(figure: str, milliseconds: Sequence[float]) -> Row:
-    return figure, f"{statistics.median(milliseconds):.1f} ms", f"{min(milliseconds):.1f} to {max(milliseconds):.1f}"
-
-
-@contextmanager
-def daemon(data: Path, port: int) -> Iterator[float]:
-    """A daemon process; gives the moment of its exec."""
-    begun = time.perf_counter()
-    process = spawn(
-        [sys.executable, "-m", "llamactl_py", "serve", "--log-level", "error", "--port", str(port), "--data-dir", str(data)]
-    )
-    try:
-        yield begun
-    finally:
-        end(process)
-
-
-@contextmanager
-def client_of(data: Path) -> Iterator[tuple[Client, subprocess.Popen[bytes]]]:
-    """A daemon process and a client of it."""
-    port = free_port()
-    process = spawn(
-        [sys.executable, "-m", "llamactl_py", "serve", "--log-level", "error", "--port", str(port), "--data-dir", str(data)]
-    )
-    try:
-        until(lambda: status(port, "/health") == 200, time.perf_counter())
-        yield Client(f"http://127.0.0.1:{port}", (data / "management.key").read_text().strip()), process
-    finally:
-        end(process)
-
-
-@contextmanager
-def server(command: Sequence[str]) -> Iterator[tuple[int, float]]:
-    """A llama-server alone; gives its port, and its milliseconds from exec to healthy."""
-    port = free_port()
-    begun = time.perf_counter()
-    process = spawn([*command, "--port", str(port)])
-    try:
-        yield port, until(lambda: status(port, "/health") == 200, begun)
-    finally:
-        end(process)
-
-
-def spawn(command: Sequence[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
-    process.wait(30)
-
-
-def make(client: Client, name: str, command: Sequence[str]) -> None:
-    parsed = client.parse_command(" ".join(command))
-    parsed.pop("warnings", None)
-    client.create(name, parsed)
-
-
-def until(condition: Callable[[], bool], begun: float) -> float:
-    """Milliseconds from *begun* until *condition()* first holds, polled every millisecond."""
-    while not condition():
-        if time.perf_counter() - begun > 60:
-            raise SystemExit("gave up after 60 s")
-        time.sleep(0.001)
-    return (time.perf_counter() - begun) * 1e3
-
-
-def connects(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def status(port: int, path: str) -> int | None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status
-    except OSError:
-        return None
-    finally:
-        connection.close()
-
-
-def first_byte(url: str, key: str | None, model: str) -> float:
-    """Milliseconds from connecting to the first byte of a streamed chat's body."""
-    begun = time.perf_counter()
-    connection, answer = chat(url, key, {**CHAT, "model": model, "stream": True})
-    answer.read(1)
-    taken = (time.perf_counter() - begun) * 1e3
-    connection.close()
-    return taken
-
-
-def asker(url: str, key: str | None) -> Callable[[], float]:
-    """A function that sends one chat over one kept-alive connection, and gives the milliseconds that it took."""
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
-    body = json.dumps({**CHAT, "model": "tiny"})
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-
-    def ask() -> float:
-        begun = time.perf_counter()
-        connection.request("POST", "/v1/chat/completions", body, headers)
-        answer = connection.getresponse()
-        answer.read()
-        assert answer.status == 200, answer.status
-        return (time.perf_counter() - begun) * 1e3
-
-    return ask
-
-
-def chat(url: str, key: str | None, body: dict[str, object]) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-    connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
-    answer = connection.getresponse()
-    assert answer.status == 200, answer.read()
-    return connection, answer
-
-
-def key_of(client: Client) -> str:
-    """An inference key."""
-    key: str = client.create_key("bench")["key"]
-    return key
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

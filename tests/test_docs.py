@@ -33,7 +33,12 @@ ROOT = Path(__file__).parent.parent
 APIDOCS = ROOT / "apidocs"
 GUIDES = sorted(page.name for page in APIDOCS.glob("*.md"))
 DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
-PAGES_WITH_LINKS = [*DOCUMENTS, *(APIDOCS / name for name in GUIDES), ROOT / "llamactl_py" / "scheduler" / "design.md"]
+PAGES_WITH_LINKS = [
+    *DOCUMENTS,
+    *(APIDOCS / name for name in GUIDES),
+    ROOT / "llamactl_py" / "scheduler" / "design.md",
+    ROOT / "benchmarks" / "README.md",
+]
 
 
 def page(name: str) -> str:

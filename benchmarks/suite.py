@@ -1,0 +1,144 @@
+"""A run: everybody in turn, round by round, each started anew and asked in every case."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from benchmarks import build, cold_start, machine, processes, start_up
+from benchmarks.candidates.base import GROWTH, Bench, Candidate, NotMeasured
+from benchmarks.candidates.direct import Direct
+from benchmarks.candidates.litellm import LiteLLM
+from benchmarks.candidates.llama_swap import LlamaSwap
+from benchmarks.candidates.llamactl import Llamactl
+from benchmarks.candidates.nginx import Nginx
+from benchmarks.candidates.ours import Ours
+from benchmarks.cases import CASES, Case
+from benchmarks.load import Door, Load, Wrong
+from benchmarks.names import AT_SCALE, OURS
+from benchmarks.results import Run, Sample
+
+NOT_AT_SCALE = GROWTH | {"c8", "spread100", "flat"}
+NAMES = ("direct", OURS, "nginx", "llama-swap", "llamactl", "litellm", "scale")
+"""`scale` stands for llamactl-py with 100 and with 1,000 instances."""
+EXTRAS = ("start-up", "cold-start")
+BUSY = "not asked: it was still busy with what clients had given up before"
+COLD_STARTS_A_ROUND = 5
+PHASES_A_ROUND = 3
+
+
+@dataclass
+class Suite:
+    """What is to be measured; None means everything."""
+
+    rounds: int
+    seconds: float
+    only: list[str] | None
+    candidates: list[str] | None
+    llama_swap: Path | None
+    llamactl: Path | None
+    _run: Run = field(init=False)
+
+    def measure(self) -> Run:
+        machine.settle()
+        programs = build.programs()
+        self._run = Run(machine.description(), [time.strftime("%Y-%m-%d %H:%M")])
+        with tempfile.TemporaryDirectory(prefix="llamactl-bench-", ignore_cleanup_errors=True) as name:
+            folder, port = Path(name), processes.free_port()
+            command = (str(programs.backend), "--port", str(port), "--bench-cpu", str(machine.OTHERS_CPU))
+            with processes.timed(command, cpu=machine.OTHERS_CPU, log=folder / "backend.log"):
+                processes.until(lambda: processes.answers(port, "/health"), "the backend")
+                self._measure(Bench(programs, folder, port), Load(programs, folder))
+        return self._run
+
+    def _measure(self, bench: Bench, load: Load) -> None:
+        able = [candidate for candidate in self._chosen() if self._can_prepare(candidate, bench)]
+        for round_ in range(self.rounds):
+            for candidate in able:
+                say(f"round {round_ + 1} of {self.rounds}: {candidate.name}")
+                try:
+                    self._run.samples += self._round(candidate, load, round_)
+                except (Wrong, NotMeasured, TimeoutError, psutil.Error) as wrong:  # what it measured before is kept
+                    self._run.samples.append(Sample(candidate.name, "start-up", round_, failure=str(wrong)))
+                    say(f"{candidate.name}: {wrong}")
+        ours = next((candidate for candidate in able if isinstance(candidate, Ours)), None)
+        if ours and self._wants("start-up"):
+            self._start_up(ours, bench.folder)
+        if ours and self._wants("cold-start"):
+            self._cold_start(bench.folder)
+
+    def _chosen(self) -> list[Candidate]:
+        at_scale = [Ours(name, count, NOT_AT_SCALE) for name, count in AT_SCALE.items()]
+        peers = (Nginx(), LlamaSwap(self.llama_swap), Llamactl(self.llamactl), LiteLLM())
+        everybody: list[Candidate] = [Direct(), Ours(OURS), *peers, *at_scale]
+        wanted = self.candidates
+        return [one for one in everybody if not wanted or ("scale" if one.name in AT_SCALE else one.name) in wanted]
+
+    def _can_prepare(self, candidate: Candidate, bench: Bench) -> bool:
+        say(f"preparing {candidate.name}")
+        try:
+            self._run.versions[candidate.name] = candidate.prepare(bench)
+        except NotMeasured as why:
+            self._run.missing[candidate.name] = str(why)
+            say(f"{candidate.name} is not measured: {why}")
+            return False
+        return True
+
+    def _round(self, candidate: Candidate, load: Load, round_: int) -> Iterator[Sample]:
+        def sample(case: str, **figures: float) -> Sample:
+            return Sample(candidate.name, case, round_, figures)
+
+        with candidate.open() as opened:
+            door = opened.door
+            load.warm_up(door)
+            if door.process:
+                load.becomes_idle(door)
+                yield sample("start-up", ms=opened.start_up_ms, idle_mb=load.resident_mb(door))
+            yield from self._cases(candidate, load, door, round_)
+            if door.process:
+                yield sample("after", mb=load.resident_mb(door))
+
+    def _cases(self, candidate: Candidate, load: Load, door: Door, round_: int) -> Iterator[Sample]:
+        is_busy = False
+        for case in CASES:
+            if not self._wants(case.name) or case.name in candidate.skips:
+                continue
+            if is_busy:
+                yield Sample(candidate.name, case.name, round_, failure=BUSY)
+                continue
+            yield self._case(candidate.name, case, load, door, round_)
+            is_busy = not load.becomes_idle(door)
+
+    def _case(self, name: str, case: Case, load: Load, door: Door, round_: int) -> Sample:
+        try:
+            return Sample(name, case.name, round_, case.measure(load, door, self.seconds))
+        except Wrong as wrong:
+            say(f"{name}, {case.name}: {wrong}")
+            return Sample(name, case.name, round_, failure=str(wrong))
+
+    def _start_up(self, ours: Ours, folder: Path) -> None:
+        say("where our start-up goes")
+        for round_ in range(PHASES_A_ROUND * self.rounds):
+            self._run.samples.append(Sample(OURS, "phases", round_, start_up.phases(folder, ours)))
+        self._run.imports_ms = start_up.imports(folder, ours)
+
+    def _cold_start(self, folder: Path) -> None:
+        say("cold starts")
+        try:
+            self._run.samples += cold_start.measure(folder, COLD_STARTS_A_ROUND * self.rounds)
+        except NotMeasured as why:
+            self._run.missing["cold start"] = str(why)
+            say(f"cold start is not measured: {why}")
+
+    def _wants(self, case: str) -> bool:
+        return not self.only or case in self.only
+
+
+def say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
