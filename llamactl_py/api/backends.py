@@ -79,8 +79,8 @@ async def _parse(services: Services, request: web.Request, kind: str | None) -> 
 
 
 def _remarks(services: Services, parsed: Parsed) -> tuple[str, ...]:
-    """The warnings that hold for the version installed here, and what that one would refuse, as far as it has told already: nothing is run for
-    a command line that was only pasted."""
+    """The warnings that hold for the version installed here, and what that one would refuse, as far as it has told already.
+    Nothing is run for a command line that was only pasted."""
     workshop = services.fleet.workshop
     raw = {
         "backend_type": parsed.backend_type,
