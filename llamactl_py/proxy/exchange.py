@@ -35,7 +35,7 @@ class Memo:
         """(the head, its lines for the client, its Content-Length) of the answer to anything but a HEAD. The `length` of a head
         that was known is that of an earlier answer. Raises Malformed."""
         text, digits = cut_length(data, end)
-        if text == self._text:
+        if text == self._text and self._head.has_one_length == (digits is not None):  # an empty length leaves the same text
             return self._head, self._lines, digits
         head = AnswerHead.parse(data[: end - 2], has_no_body=False)
         lines = answer_lines(head, target)
