@@ -21,8 +21,9 @@ from llamactl_py.instances.state import State
 from llamactl_py.instances.target import Target
 from llamactl_py.proxy import multipart
 from llamactl_py.proxy.client import Client
+from llamactl_py.proxy.desk import Work
 from llamactl_py.proxy.exchange import Exchange, Watch
-from llamactl_py.proxy.front import Front, Work
+from llamactl_py.proxy.front import LONGEST_HEAD, Front
 from llamactl_py.proxy.http1 import AnswerHead
 from llamactl_py.proxy.multipart import Buffer
 from llamactl_py.proxy.narrow import Head
@@ -168,8 +169,11 @@ class FrontDesk:
 
     def too_slow(self, front: Front, head: Head) -> None:
         timeout = self.services.settings.server.body_timeout
-        front.keeps_alive = False
         self.refuse(front, head, BadRequest(f"the request body did not arrive within {timeout:g} seconds (server.body_timeout)"))
+
+    def too_long(self, front: Front) -> None:
+        message = f"the head of the request is over {LONGEST_HEAD} bytes"
+        front.answer(*problems.told_plain(431, "head_too_long", message, ""))
 
 
 class Errand:

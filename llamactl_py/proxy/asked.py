@@ -18,7 +18,7 @@ class Asked:
     def __init__(self, request: web.Request) -> None:
         self.speaks_11 = request.version >= HttpVersion11
         self.is_head = request.method == "HEAD"
-        self.wants_upgrade = request.headers.get("Upgrade", "").lower() == "websocket"
+        self.wants_upgrade = _asks_for_websocket(request)
         self.keeps_alive = bool(request.keep_alive) and not self.wants_upgrade
         self._request = request
 
@@ -36,6 +36,13 @@ class Asked:
         """The request, to *path* (raw, with query) and with *body*."""
         listener = self if may_upgrade and self.wants_upgrade else None
         return Question(self._request.method, path, forwarded(self._request.raw_headers), body, listener)
+
+
+def _asks_for_websocket(request: web.Request) -> bool:
+    """Does it ask for another protocol, and in so many words (RFC 6455, section 4.1)?"""
+    words = [word.strip() for word in request.headers.get("Connection", "").lower().split(",")]
+    is_plain = request.method == "GET" and request.version == HttpVersion11 and not request.body_exists
+    return is_plain and "upgrade" in words and request.headers.get("Upgrade", "").lower() == "websocket"
 
 
 class _Rest:
@@ -69,7 +76,8 @@ class AlreadySent(web.StreamResponse):
         return self._sent
 
     async def prepare(self, request: web.BaseRequest) -> None:
-        return None
+        """Until the client has read most of the answer: who reads nothing need not be given the next one too."""
+        await request.writer.drain()
 
     async def write_eof(self, data: bytes = b"") -> None:
         return None

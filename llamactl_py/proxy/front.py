@@ -6,65 +6,37 @@ judged by a parser that has seen everything.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from llamactl_py.auth.policy import Caller
 from llamactl_py.proxy import narrow
 from llamactl_py.proxy.bodies import Bodies
 from llamactl_py.proxy.client import has_left
+from llamactl_py.proxy.desk import Desk, Patience, Work
 from llamactl_py.proxy.exchange import HIGH_WATER
 from llamactl_py.proxy.http1 import cut_length
+from llamactl_py.proxy.intake import Intake
 from llamactl_py.proxy.narrow import Head
 from llamactl_py.proxy.relay import Relayed
 
 TICK = 1.0
+LONGEST_HEAD = 1 << 16
+"""Bytes of a head that we wait for; aiohttp refuses most that are longer, but it would wait for the end of one for ever."""
+NO_HEAD = re.compile(rb"(?<!\r)\n|\0")
+"""Whatever has this in it needs no end to be refused."""
+LINGER = 3.0
+"""Seconds that we go on listening to a client that is refused while it still sends: closing would take the answer from it."""
 
 Log = Callable[[str | None, str, str, int, int, float], None]
 """Is told (peer, method, path, status, bytes of the answer's body, seconds) of each request that was answered."""
 
 
-class Work(Protocol):
-    """What is being done for a client. It ends with `Front.finish`."""
-
-    def leave(self) -> None:
-        """The client has gone: give up, and do not call `finish`."""
-
-    def go_on(self) -> None:
-        """The client has read what was written."""
-
-
-class Desk(Protocol):
-    """Who answers."""
-
-    def greet(self, head: Head) -> bytes | None:
-        """The digest of the key that came with *head*, empty for none; None if its Host does not name this server. Asked once for
-        each head that is new on a connection."""
-
-    def caller(self, digest: bytes) -> Caller | None:
-        """Who asks, now; None if that may not be. Then it is for aiohttp to refuse."""
-
-    def begin(self, front: Front, head: Head, caller: Caller, body: bytes | bytearray) -> Work | None:
-        """Begin to answer; None if that is done already."""
-
-    def too_slow(self, front: Front, head: Head) -> None:
-        """The body did not come in time: tell the client, and close."""
-
-
-@dataclass(frozen=True)
-class Patience:
-    """Limits of what a client may do. Times in seconds, sizes in bytes."""
-
-    head: float
-    body: float
-    idle: float
-    max_body: int
-
-
 class Front(asyncio.Protocol):
-    """One client's connection (a `Client`). Its state is what it waits for: a head, the rest of a body, or the end of *work*."""
+    """One client's connection (a `Client`). Its state is what it waits for: a head, the rest of a body, the end of *work*, or
+    that the client reads."""
 
     speaks_11 = True
     is_head = False
@@ -84,6 +56,7 @@ class Front(asyncio.Protocol):
         self._held = 0  # bytes of a body that arrives, or is on its way to the backend
         self._since = 0.0  # moment on the loop's clock when it began to wait for what it waits for
         self._is_paused = False
+        self._is_deaf = False
         self._may_write: asyncio.Future[None] | None = None
 
     # -- what the transport tells -----------------------------------------------------------------------------------------
@@ -95,12 +68,14 @@ class Front(asyncio.Protocol):
         self._door.fronts.add(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_deaf:
+            return
         if self._ahead:
             data = self._ahead + data
             self._ahead = b""
         elif self._work is None:
             self._since = self._door.time()
-        if self._work is None:
+        if self._work is None and self._may_write is None:
             self._read(data)
             return
         self._ahead = data
@@ -126,6 +101,8 @@ class Front(asyncio.Protocol):
         self._may_write = None
         if self._work:
             self._work.go_on()
+        elif self._ahead:
+            asyncio.get_running_loop().call_soon(self._go_on_reading)
 
     async def drained(self) -> None:
         """Until the client has read most of what was written. Raises ConnectionError when it has left."""
@@ -138,9 +115,11 @@ class Front(asyncio.Protocol):
 
     def _read(self, data: bytes) -> None:
         """Take the request that *data* begins with, wait for the rest of it, or hand it all over."""
+        assert self.transport is not None
+        data = data.lstrip(b"\r\n")  # empty lines between requests are nothing (RFC 9112, section 2.2)
         end = data.find(b"\r\n\r\n")
-        if end < 0 and len(data) <= narrow.MAX_HEAD and self._door.is_open:
-            self._ahead = data
+        if end < 0:
+            self._wait_for_head(data)
             return
         length = self._understand(data, end + 2)
         if length is None:
@@ -153,10 +132,20 @@ class Front(asyncio.Protocol):
                 return
             self._door.bodies.take(length)
             self._held = length
-            self._intake = Intake(self, data[body_at:], length)
+            self._intake = Intake(self, self.transport, data[body_at:], length)
             return
         self._ahead = data[body_at + length :]
         self._begin(data[body_at : body_at + length])
+
+    def _wait_for_head(self, data: bytes) -> None:
+        """*data* is the beginning of one. Also where aiohttp is to read it, the time that it may take is ours to watch."""
+        if NO_HEAD.search(data):
+            self._hand_over(data)
+        elif len(data) <= LONGEST_HEAD:
+            self._ahead = data
+        else:
+            self._known = b""
+            self._dismiss(self._door.desk.too_long, self)
 
     def _understand(self, data: bytes, end: int) -> int | None:
         """The length of the body behind the head *data*[:*end*]; None if this request is not for us."""
@@ -220,18 +209,20 @@ class Front(asyncio.Protocol):
             self._log(relayed)
         if self.transport is None:
             return
-        if not relayed.stays_open or not self._door.is_open:
-            self.transport.close()
-            return
         self._since = self._door.time()
-        if self._ahead:
+        if self._is_deaf:
+            self.transport.write_eof()
+        elif not relayed.stays_open or not self._door.is_open:
+            self.transport.close()
+        elif self._ahead and self._may_write is None:  # who does not read answers need not be given more of them
             asyncio.get_running_loop().call_soon(self._go_on_reading)
 
     def _log(self, relayed: Relayed) -> None:
         assert self._door.log
         peer = self.transport.get_extra_info("peername") if self.transport else None
         seconds = self._door.time() - self._began
-        self._door.log(peer[0] if peer else None, "POST", self._head.path, relayed.status, relayed.sent, seconds)
+        path = self._head.path if self._known else ""
+        self._door.log(peer[0] if peer else None, "POST", path, relayed.status, relayed.sent, seconds)
 
     def _let_go(self) -> None:
         """The body of the last request takes no memory any more."""
@@ -240,13 +231,20 @@ class Front(asyncio.Protocol):
             self._held = 0
 
     def _go_on_reading(self) -> None:
-        if self.transport is None or self._work or not self._ahead:
+        if self.transport is None or self.transport.is_closing() or self._work or not self._ahead:
             return
         if self._is_paused:
             self._is_paused = False
             self.transport.resume_reading()
         data, self._ahead = self._ahead, b""
         self._read(data)
+
+    def _dismiss(self, tell: Callable[..., None], *what: object) -> None:
+        """Refuse a client in the middle of what it sends, with the last answer on this connection."""
+        self.keeps_alive = False
+        self._is_deaf = True
+        self._began = self._since
+        tell(*what)
 
     def _hand_over(self, data: bytes) -> None:
         assert self.transport is not None
@@ -263,16 +261,16 @@ class Front(asyncio.Protocol):
         transport, waited = self.transport, now - self._since
         if transport is None:
             return
-        if self._work:
-            if self._is_paused and has_left(transport):  # nobody reads, so nobody hears it hang up
-                transport.abort()
+        if self._is_paused and has_left(transport):  # nobody reads, so nobody hears it hang up
+            transport.abort()
         elif self._intake:
             if waited > patience.body:
                 self._intake = None
                 transport.set_protocol(self)
-                self._door.desk.too_slow(self, self._head)
-        elif waited > (patience.head if self._ahead else patience.idle):
-            transport.close()
+                self._dismiss(self._door.desk.too_slow, self, self._head)
+        elif not self._work and waited > (LINGER if self._is_deaf else patience.head if self._ahead else patience.idle):
+            self._since = now
+            transport.abort() if transport.is_closing() else transport.close()  # the former when it does not read the rest either
 
     def close(self) -> None:
         """The daemon ends: now if nothing is being answered, else with the answer."""
@@ -284,36 +282,6 @@ class Front(asyncio.Protocol):
         work, self._work = self._work, None
         if work:
             work.leave()
-
-
-class Intake(asyncio.BufferedProtocol):
-    """The rest of a body on its way into the place where it will be used: no piece of it is copied twice."""
-
-    def __init__(self, front: Front, first: bytes, length: int) -> None:
-        self._front, self._at = front, len(first)
-        self._body = bytearray(length)
-        self._body[: len(first)] = first
-        self._view = memoryview(self._body)
-        assert front.transport is not None
-        front.transport.set_protocol(self)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._view[self._at :]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._at += nbytes
-        if self._at == len(self._body):
-            self._view.release()
-            self._front.whole(self._body)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._front.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._front.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._front.resume_writing()
 
 
 class Door:
