@@ -193,9 +193,9 @@ async def _shut_down(
     with suppress(StorageFailed):  # then the next daemon starts them on demand instead
         await store.mark_resume({*up, *still_to_resume})
     server.close()
+    door.close()
     await services.dispatcher.close(services.settings.server.shutdown_timeout)
     services.bus.close("the daemon ends")
-    door.close()
 
 
 def _aiohttp(runner: web.AppRunner) -> web.Server:
