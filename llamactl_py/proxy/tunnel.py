@@ -6,8 +6,11 @@ import asyncio
 from typing import Protocol
 
 from llamactl_py.ground.waiting import first_of
-from llamactl_py.proxy.client import Client
+from llamactl_py.proxy.client import Client, has_left
 from llamactl_py.proxy.exchange import HIGH_WATER
+
+TICK = 1.0
+"""Seconds between looks for a client that has left: while its backend reads nothing neither do we, and nobody hears it."""
 
 
 class Listener(Protocol):
@@ -38,7 +41,8 @@ class Mouth(asyncio.Protocol):
         self.is_full = False
         self.sent = 0
         self._client, self._backend = client, backend
-        backend.set_write_buffer_limits(HIGH_WATER)
+        if not self.is_over:
+            backend.set_write_buffer_limits(HIGH_WATER)
 
     def data_received(self, data: bytes) -> None:
         self.sent += len(data)
@@ -74,11 +78,14 @@ async def tunnel(client: Client, listener: Listener, backend: asyncio.Transport,
     listener.listen(Ear(transport, backend))
     try:
         while not mouth.is_over:
-            await mouth.told.wait()
+            waits = {"drained": client.drained()} if mouth.is_full else {}
+            done = await first_of(told=mouth.told.wait(), tick=asyncio.sleep(TICK), **waits)
             mouth.told.clear()
-            if mouth.is_full and "drained" in await first_of(drained=client.drained(), told=mouth.told.wait()):
+            if "drained" in done and not mouth.is_over:
                 mouth.is_full = False
                 backend.resume_reading()
+            if "tick" in done and has_left(transport):
+                raise ConnectionResetError("the client has left")
     finally:
         backend.abort()
     return mouth.sent

@@ -254,12 +254,12 @@ async def test_narrow_and_other_requests_may_follow_each_other(h: House) -> None
 
 
 async def test_a_client_that_only_asks_is_not_given_answers_without_end(tmp_path: Path, fast_path: bool) -> None:
-    """Thousands of requests with answers of 200 kB each, sent by one that reads none: 1 MiB may wait for it."""
+    """Thousands of requests with answers of 40 kB each, sent by one that reads none: 1 MiB may wait for it."""
     async with puppets(tmp_path, server={"fast_path": fast_path}) as h:
         async with h.connection() as (reader, writer):
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             reader._transport.pause_reading()  # type: ignore[attr-defined]
-            data = narrow(h, ["head", "Content-Length: 200000"], ["say", "x" * 1000, 200]) * 100
+            data = narrow(h, ["head", "Content-Length: 40000"], ["burst", "x" * 100, 400]) * 100
             gc.collect()
             before = resident()
             with suppress(TimeoutError):
@@ -267,7 +267,7 @@ async def test_a_client_that_only_asks_is_not_given_answers_without_end(tmp_path
                     while True:
                         writer.write(data)
                         await writer.drain()
-            assert len(outcomes(h)) < 30
+            assert len(outcomes(h)) < 150  # most of them are in the kernel's buffers
             assert resident() - before < 30 * MIB
             writer.transport.abort()
         await eventually(lambda: nothing_is_held(h))

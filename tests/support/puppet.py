@@ -4,6 +4,7 @@
 
     head LINES...     the head of an answer: 200, unless the first line is a status line
     say TEXT TIMES    the text, in latin-1, so many times (once if not given)
+    burst TEXT TIMES  the same in one go
     chunk TEXT TIMES  the same as chunks; `end` is the last one
     wait SECONDS, left   for so long, or until the client has left
     close, reset, die    its connection, or itself
@@ -58,6 +59,8 @@ async def take(step: str, words: list[Any], reader: asyncio.StreamReader, writer
         for _ in range(times):
             writer.write(text if step == "say" else b"%x\r\n%b\r\n" % (len(text), text))
             await writer.drain()
+    elif step == "burst":
+        writer.write(words[0].encode("latin-1") * words[1])
     elif step == "end":
         writer.write(b"0\r\n\r\n")
     elif step == "wait":
