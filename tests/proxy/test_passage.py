@@ -1,0 +1,195 @@
+"""Every way in which a request can end, at every point: what it held is given back once, and the ledger says how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import socket
+import struct
+import warnings
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llamactl_py.accounting.ledger import Outcome
+from tests.support.house import House, eventually
+from tests.support.narrow import narrow, nothing_is_held, outcomes, puppets
+
+HELLO = (["head", "Content-Length: 5"], ["say", "hello"])
+COUNTED = ["head", "Content-Length: 100"]
+CHUNKED = ["head", "Transfer-Encoding: chunked"]
+Steps = tuple[list[Any], ...]
+
+
+@pytest.fixture
+async def h(tmp_path: Path, fast_path: bool) -> AsyncIterator[House]:
+    async with puppets(tmp_path, server={"fast_path": fast_path}) as made:
+        yield made
+
+
+async def ask(h: House, *steps: list[Any], until: bytes = b"", leave: str = "", **fields: Any) -> bytes:
+    """All that came back; with *until* and *leave* the client leaves when it has read that."""
+    received = b""
+    async with asyncio.timeout(30), h.connection() as (reader, writer):
+        writer.write(narrow(h, *steps, keep=False, **fields))
+        try:
+            while not leave or until not in received:
+                part = await reader.read(1 << 16)
+                if not part:
+                    break
+                received += part
+        except ConnectionError:
+            return received
+        if leave:
+            await asyncio.sleep(0.02)
+            if leave == "reset":
+                sock = writer.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+    return received
+
+
+ENDS: dict[str, tuple[Steps, Outcome, int]] = {
+    "counted": (HELLO, Outcome.ANSWERED, 200),
+    "chunked": ((CHUNKED, ["chunk", "hello"], ["end"]), Outcome.ANSWERED, 200),
+    "until-close": ((["head"], ["say", "hello"], ["close"]), Outcome.ANSWERED, 200),
+    "no-content": ((["head", "HTTP/1.1 204 No Content"],), Outcome.ANSWERED, 204),
+    "an-error": ((["head", "HTTP/1.1 500 Oh", "Content-Length: 0"],), Outcome.ANSWERED, 500),
+    "closed-before": ((["wait", 0.3], ["close"]), Outcome.FAILED, 502),
+    "reset-before": ((["wait", 0.3], ["reset"]), Outcome.FAILED, 502),
+    "no-http": ((["say", "SSH-2.0\r\n\r\n"], ["left"]), Outcome.FAILED, 502),
+    "closed-in-the-middle": ((COUNTED, ["say", "hello"], ["close"]), Outcome.CUT, 200),
+    "reset-in-the-middle": ((COUNTED, ["say", "hello"], ["wait", 0.1], ["reset"]), Outcome.CUT, 200),
+    "closed-between-chunks": ((CHUNKED, ["chunk", "hello"], ["wait", 0.1], ["close"]), Outcome.CUT, 200),
+    "bad-chunks": ((CHUNKED, ["say", "hello\r\n"], ["left"]), Outcome.CUT, 200),
+    "no-model": (HELLO, Outcome.REFUSED, 404),
+}
+
+
+async def test_every_end_of_an_answer_has_its_name(h: House) -> None:
+    for warm in (False, True):
+        for name, (steps, outcome, status) in ENDS.items():
+            if warm:
+                await ask(h, *HELLO)
+            fields = {"model": "nobody"} if name == "no-model" else {}
+            received = await ask(h, *steps, **fields)
+            assert received.startswith(b"HTTP/1.1 %d " % status), (name, received)
+            await eventually(lambda: nothing_is_held(h))
+            assert outcomes(h)[-1] is outcome, name
+    assert (await h.get("a"))["state"] == "ready"
+
+
+LEAVES: dict[str, tuple[Steps, bytes]] = {
+    "before-the-first-byte": ((["left"],), b""),
+    "behind-the-head": ((CHUNKED, ["left"]), b"\r\n\r\n"),
+    "in-the-middle": ((CHUNKED, ["chunk", "hello"], ["left"]), b"hello"),
+    "in-the-middle-of-a-count": ((COUNTED, ["say", "hello"], ["left"]), b"hello"),
+    "with-full-buffers": ((CHUNKED, ["chunk", "x" * 10_000, 10_000]), b"xxxxxx"),
+}
+
+
+@pytest.mark.parametrize("leave", ["close", "reset"])
+async def test_a_client_may_leave_at_any_point(h: House, leave: str) -> None:
+    for warm in (False, True):
+        for name, (steps, until) in LEAVES.items():
+            if warm:
+                await ask(h, *HELLO)
+            await ask(h, *steps, until=until, leave=leave)
+            await eventually(lambda: nothing_is_held(h))
+            assert outcomes(h)[-1] is Outcome.LEFT, (name, warm)
+    assert (await ask(h, *HELLO)).endswith(b"hello")
+
+
+async def test_a_client_that_leaves_while_it_waits_for_the_start_leaves_nothing(h: House) -> None:
+    await h.ask("POST", "/api/v1/instances/a/stop")
+    await asyncio.gather(*(ask(h, *HELLO, leave="reset") for _ in range(20)), ask(h, *HELLO))
+    await eventually(lambda: nothing_is_held(h))
+    assert sorted(str(outcome) for outcome in outcomes(h)) == ["answered"] + ["left"] * 20
+
+
+@pytest.mark.parametrize("what", ["stop", "restart", "delete", "kill"])
+@pytest.mark.parametrize("warm", [False, True])
+async def test_an_instance_that_goes_in_the_middle_of_answers_cuts_them(
+    tmp_path: Path, fast_path: bool, what: str, warm: bool
+) -> None:
+    settings: dict[str, Any] = {"server": {"fast_path": fast_path}, "instances": {"drain_timeout": "100ms"}}
+    async with puppets(tmp_path, **settings) as h:
+        if warm:
+            await asyncio.gather(*(ask(h, *HELLO) for _ in range(4)))
+        before = [(CHUNKED, ["chunk", "hello"], ["left"])] * 3
+        asked = [asyncio.ensure_future(ask(h, *steps)) for steps in [*before, (["left"],)]]
+        await eventually(lambda: h.daemon.services.fleet.get("a").leases.value == 4)
+        await asyncio.sleep(0.1)
+        if what == "delete":
+            assert (await h.ask("DELETE", "/api/v1/instances/a?force=true"))[0] == 204
+        elif what == "kill":
+            await ask(h, ["die"])
+        else:
+            await h.ask("POST", f"/api/v1/instances/a/{what}")
+        *cut, refused = await asyncio.gather(*asked)
+        assert all(received.endswith(b"5\r\nhello\r\n") for received in cut)
+        assert refused.startswith(b"HTTP/1.1 502 ")
+        await eventually(lambda: nothing_is_held(h))
+        found = [entry for entry in h.daemon.services.ledger.entries() if entry.ended is not None and entry.status in (200, 502)]
+        assert sum(entry.outcome is Outcome.CUT for entry in found) == 3
+
+
+async def test_connections_that_their_backend_closes_at_any_moment_fail_nobody(h: House) -> None:
+    """What a server does with idle connections: two thousand requests, and not one error."""
+    chance = random.Random(7)
+
+    async def client() -> None:
+        async with h.connection() as (reader, writer):
+            for _ in range(250):
+                steps = [*HELLO, *([["wait", chance.choice((0.0, 0.001, 0.003))], ["close"]] if chance.random() < 0.3 else [])]
+                writer.write(narrow(h, *steps))
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+                assert await reader.readexactly(5) == b"hello"
+                await asyncio.sleep(chance.choice((0, 0, 0.001, 0.003)))
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(8):
+            tasks.create_task(client())
+    assert set(outcomes(h)) == {Outcome.ANSWERED}
+    await eventually(lambda: nothing_is_held(h))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_whatever_happens_in_whatever_order_everything_is_given_back_once(h: House, seed: int) -> None:
+    chance = random.Random(seed)
+    lowest = 0
+    leases = h.daemon.services.fleet.get("a").leases
+
+    def quiet(step: list[Any]) -> list[Any]:
+        return ["wait", chance.random() / 20] if step[0] == "wait" else step
+
+    async def one() -> None:
+        nonlocal lowest
+        await asyncio.sleep(chance.random())
+        if chance.random() < 0.5:
+            steps, *_ = chance.choice(list(ENDS.values()))
+            await ask(h, *map(quiet, steps), model=chance.choice(("a", "a", "a", "nobody")))
+        else:
+            steps, until = chance.choice(list(LEAVES.values()))
+            await ask(h, *steps, until=until, leave=chance.choice(("close", "reset")))
+        lowest = min(lowest, leases.value)
+
+    async def disturb(what: Callable[[], Any]) -> None:
+        await asyncio.sleep(0.1 + chance.random())
+        await what()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(150):
+                tasks.create_task(one())
+            tasks.create_task(disturb(lambda: h.ask("POST", "/api/v1/instances/a/restart")))
+            tasks.create_task(disturb(lambda: ask(h, ["die"])))
+        await eventually(lambda: nothing_is_held(h))
+        gc.collect()
+    assert lowest == 0
+    assert None not in outcomes(h)
+    assert (await ask(h, *HELLO)).endswith(b"hello")
