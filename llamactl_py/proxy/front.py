@@ -268,9 +268,15 @@ class Front(asyncio.Protocol):
                 self._intake = None
                 transport.set_protocol(self)
                 self._dismiss(self._door.desk.too_slow, self, self._head)
-        elif not self._work and waited > (LINGER if self._is_deaf else patience.head if self._ahead else patience.idle):
+        elif not self._work and waited > self._longest(patience):
             self._since = now
             transport.abort() if transport.is_closing() else transport.close()  # the former when it does not read the rest either
+
+    def _longest(self, patience: Patience) -> float:
+        """Seconds that may pass while nothing is done for the client."""
+        if self._is_deaf:
+            return LINGER
+        return patience.head if self._ahead and not self._may_write else patience.idle
 
     def close(self) -> None:
         """The daemon ends: now if nothing is being answered, else with the answer."""

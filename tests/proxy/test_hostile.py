@@ -282,6 +282,14 @@ async def test_an_answer_that_breaks_off_never_looks_whole(canned: Canned, versi
         assert was_reset or not is_whole, (name, head, body)
 
 
+async def test_an_empty_length_is_not_taken_for_that_of_the_last_answer(canned: Canned) -> None:
+    for _ in range(2):
+        canned.answer(ok("Content-Length: 3", body=b"own") + KEEP)
+        assert (await canned.post())[1] == b"own"
+        canned.answer(ok("Content-Length: ", body=b"hello") + KEEP)
+        assert status((await canned.post())[0]) == 502
+
+
 async def test_what_one_client_is_sent_never_reaches_another(canned: Canned) -> None:
     evil = ok("Content-Length: 4", body=b"EVIL")
     for name, answer in {

@@ -72,9 +72,12 @@ SLOWLY_NOTHING = """
 Backend = Callable[..., Awaitable[None]]
 
 
+both = pytest.mark.parametrize("h", [True, False], ids=["front", "aiohttp"], indirect=True)
+
+
 @pytest.fixture
-async def h(tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path) as made:
+async def h(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[House]:
+    async with house(tmp_path, server={"fast_path": getattr(request, "param", True)}) as made:
         yield made
 
 
@@ -98,7 +101,12 @@ def backend(h: House) -> Backend:
 
 def request(h: House, version: str = "HTTP/1.1") -> bytes:
     body = b'{"model":"a"}'
-    return h.head("POST", "/v1/x", f"Content-Length: {len(body)}").replace(b"HTTP/1.1", version.encode(), 1) + body
+    return (
+        h.head("POST", "/v1/x", "Content-Type: application/json", f"Content-Length: {len(body)}").replace(
+            b"HTTP/1.1", version.encode(), 1
+        )
+        + body
+    )
 
 
 async def idle(h: House, name: str = "a") -> None:
@@ -107,6 +115,7 @@ async def idle(h: House, name: str = "a") -> None:
             await asyncio.sleep(0.05)
 
 
+@both
 @pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
 async def test_an_answer_that_ends_by_closing_is_cut_when_the_close_is_a_death(h: House, backend: Backend, version: str) -> None:
     await backend(UNFRAMED.format(events=1000))
@@ -125,12 +134,14 @@ async def test_an_answer_that_ends_by_closing_is_cut_when_the_close_is_a_death(h
     assert was_reset or version == "HTTP/1.1"
 
 
+@both
 async def test_an_answer_that_ends_by_closing_is_whole_when_the_backend_lives_on(h: House, backend: Backend) -> None:
     await backend(UNFRAMED.format(events=5))
     async with h.session.post(h.url + "/v1/x", json={"model": "a"}) as answer:
         assert (await answer.read()).endswith(b"data: 4\n\n")
 
 
+@both
 async def test_a_reader_that_stalls_does_not_hold_an_instance_whose_backend_died(h: House, backend: Backend) -> None:
     await backend(ENDLESS)
     pid = (await h.get("a"))["pid"]
@@ -142,6 +153,7 @@ async def test_a_reader_that_stalls_does_not_hold_an_instance_whose_backend_died
         await idle(h)
 
 
+@both
 async def test_bytes_that_nobody_asked_for_reach_nobody_else(h: House, backend: Backend) -> None:
     """The first time they may cross a request that is on its way; after that no connection is used twice."""
     await backend(TWICE)
@@ -153,6 +165,7 @@ async def test_bytes_that_nobody_asked_for_reach_nobody_else(h: House, backend: 
     assert answers == [b"mine"] * 30
 
 
+@both
 async def test_a_request_that_was_worked_on_is_not_sent_again(h: House, backend: Backend) -> None:
     await backend(SLOWLY_NOTHING)
     assert (await h.ask("POST", "/v1/x", json={"model": "a"}))[0] == 200

@@ -33,9 +33,13 @@ CHAT = "/v1/chat/completions"
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
+both = pytest.mark.parametrize("h", [True, False], ids=["front", "aiohttp"], indirect=True)
+"""The test runs on both ways in; others go through the front where their requests are of the narrow form."""
+
+
 @pytest.fixture
-async def h(tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path) as running:
+async def h(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[House]:
+    async with house(tmp_path, server={"fast_path": getattr(request, "param", True)}) as running:
         yield running
 
 
@@ -113,6 +117,7 @@ async def test_where_the_model_must_change_only_its_value_does(h: House, case: s
     assert json.loads(changed)["model"] == "default_model"
 
 
+@both
 @pytest.mark.parametrize("backend_type", ["llama_cpp", "mlx_lm"])
 async def test_a_large_body_passes_exactly(h: House, backend_type: str) -> None:
     await ready(h, "a", backend_type=backend_type)
@@ -187,6 +192,7 @@ async def test_a_head_request_has_no_body_and_the_connection_goes_on(h: House) -
         assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"
 
 
+@both
 async def test_one_connection_carries_many_requests_one_after_the_other(h: House) -> None:
     await ready(h, "a", "tokens=2")
     async with h.connection() as (reader, writer):
@@ -203,6 +209,7 @@ async def test_one_connection_carries_many_requests_one_after_the_other(h: House
     assert [json.loads(line["body"])["n"] for line in await h.recorded("a", 20)] == list(range(20))
 
 
+@both
 async def test_pipelined_requests_are_answered_in_order(h: House) -> None:
     await ready(h, "a", "tokens=1")
     kept = [post(h, wish(stream=n % 3 == 0, user=f"u{n}", model="a"), "Connection: keep-alive") for n in range(9)]
@@ -214,6 +221,7 @@ async def test_pipelined_requests_are_answered_in_order(h: House) -> None:
 # ---- headers
 
 
+@both
 async def test_credentials_of_clients_stay_here_and_the_backend_gets_its_own_key(h: House) -> None:
     ours = await ready(h, "a")
     canary = "canary-0123456789"
@@ -286,6 +294,7 @@ async def test_nobody_else_has_a_way_to_the_backend(h: House) -> None:
 # ---- streams
 
 
+@both
 async def test_each_event_is_passed_on_before_the_next_one_exists(h: House) -> None:
     await ready(h, "a", "hang-after=3")  # from the fourth word on there is nothing, for ever
     async with h.connection() as (reader, writer):
@@ -304,6 +313,7 @@ async def test_events_come_at_the_pace_of_the_backend(h: House) -> None:
     assert arrived[-1] - arrived[0] > 0.25
 
 
+@both
 async def test_a_stream_is_what_the_backend_sent_byte_for_byte(h: House) -> None:
     port = (await ready(h, "a", "tokens=200"))["port"]
     async with h.session.post(h.url + CHAT, data=wish(stream=True)) as answer:
@@ -334,6 +344,7 @@ async def test_many_streams_at_once_do_not_wait_for_each_other(h: House) -> None
     assert len(await h.recorded("a", 150)) == 150
 
 
+@both
 async def test_a_reader_that_stalls_does_not_make_us_hold_its_answer(h: House) -> None:
     await ready(h, "a", "tokens=400000")
     async with h.connection() as (reader, writer):
@@ -378,6 +389,7 @@ async def lost_within_a_second(h: House, left: float) -> None:
     assert 0 <= seen["lost"] - left < 1.0
 
 
+@both
 @leaving
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_leaves_before_the_first_byte_ends_the_work(h: House, leave: Leave, stream: bool) -> None:
@@ -392,6 +404,7 @@ async def test_a_client_that_leaves_before_the_first_byte_ends_the_work(h: House
     await in_flight(h, "a", 0)
 
 
+@both
 @leaving
 async def test_a_client_that_leaves_in_the_middle_of_a_stream_ends_the_work(h: House, leave: Leave) -> None:
     await ready(h, "a", "tok-rate=50 tokens=100000")
@@ -442,6 +455,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_upload_reaches_no_backe
     assert (await h.get("a"))["in_flight"] == 0
 
 
+@both
 async def test_many_clients_that_leave_give_everything_back(h: House) -> None:
     await ready(h, "a", "tok-rate=20 tokens=1000")
     descriptors = len(os.listdir("/proc/self/fd"))
@@ -460,6 +474,7 @@ async def test_many_clients_that_leave_give_everything_back(h: House) -> None:
 # ---- the backend leaves
 
 
+@both
 @pytest.mark.parametrize("has_answered_before", [False, True])
 async def test_a_backend_that_dies_before_its_answer_is_502_with_its_name_and_last_words(
     h: House, has_answered_before: bool
@@ -497,6 +512,7 @@ async def rest_of(reader: asyncio.StreamReader) -> tuple[bytes, bool]:
     return received, False
 
 
+@both
 async def test_a_stream_that_its_backend_cut_never_looks_whole(h: House) -> None:
     await ready(h, "a", "drop-mid-stream=3")
     async with stream_of(h) as (reader, _):
@@ -518,6 +534,7 @@ async def test_an_http_1_0_client_of_a_cut_stream_sees_a_reset(h: House) -> None
             await asyncio.wait_for(reader.read(), 10)
 
 
+@both
 async def test_twenty_streams_of_a_killed_backend_end_honestly_and_it_comes_back_by_itself(h: House) -> None:
     first = await ready(h, "a", "tok-rate=50 tokens=100000 workers=2 setsid-worker worker-ignore-term", stop_timeout="50ms")
     family = h.spawned("a")
@@ -554,6 +571,7 @@ async def test_requests_that_come_while_it_comes_back_wait_and_are_answered(h: H
 # ---- stop, restart, eviction, idleness
 
 
+@both
 async def test_a_stop_lets_streams_finish_and_has_new_requests_wait_for_the_next_start(h: House) -> None:
     first = await ready(h, "a", "tok-rate=30 tokens=20")
     async with stream_of(h) as (reader, _):
@@ -638,6 +656,7 @@ async def test_a_busy_one_is_not_evicted_and_the_request_waits_for_it(tmp_path: 
         assert (await h.get("a"))["state"] == "stopped"
 
 
+@both
 async def test_idleness_begins_with_the_last_byte_of_a_stream(h: House) -> None:
     await ready(h, "a", "tok-rate=20 tokens=14", idle_timeout="300ms")
     async with stream_of(h) as (reader, _):
