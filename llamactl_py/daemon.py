@@ -34,7 +34,7 @@ from llamactl_py.instances.programs import Programs
 from llamactl_py.instances.state import AT_REST
 from llamactl_py.launchers.local import LocalLauncher
 from llamactl_py.proxy.desk import Patience
-from llamactl_py.proxy.front import Door
+from llamactl_py.proxy.door import Door
 from llamactl_py.proxy.upstream import Pool
 from llamactl_py.scheduler.dispatcher import Dispatcher
 from llamactl_py.services import Services

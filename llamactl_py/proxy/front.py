@@ -9,29 +9,27 @@ import asyncio
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from llamactl_py.auth.policy import Caller
 from llamactl_py.proxy import narrow
-from llamactl_py.proxy.bodies import Bodies
 from llamactl_py.proxy.client import has_left
-from llamactl_py.proxy.desk import Desk, Patience, Work
+from llamactl_py.proxy.desk import Patience, Work
 from llamactl_py.proxy.exchange import HIGH_WATER
 from llamactl_py.proxy.http1 import cut_length
 from llamactl_py.proxy.intake import Intake
 from llamactl_py.proxy.narrow import Head
 from llamactl_py.proxy.relay import Relayed
 
-TICK = 1.0
+if TYPE_CHECKING:
+    from llamactl_py.proxy.door import Door
+
 LONGEST_HEAD = 1 << 16
 """Bytes of a head that we wait for; aiohttp refuses most that are longer, but it would wait for the end of one for ever."""
 NO_HEAD = re.compile(rb"(?<!\r)\n|\0")
 """Whatever has this in it needs no end to be refused."""
 LINGER = 3.0
 """Seconds that we go on listening to a client that is refused while it still sends: closing would take the answer from it."""
-
-Log = Callable[[str | None, str, str, int, int, float], None]
-"""Is told (peer, method, path, status, bytes of the answer's body, seconds) of each request that was answered."""
 
 
 class Front(asyncio.Protocol):
@@ -288,44 +286,3 @@ class Front(asyncio.Protocol):
         work, self._work = self._work, None
         if work:
             work.leave()
-
-
-class Door:
-    """All clients that no answer of aiohttp has been for yet. *aiohttp* makes the protocol that takes over from a front; with
-    *is_open* False every connection is handed over."""
-
-    def __init__(
-        self,
-        desk: Desk,
-        aiohttp: Callable[[], asyncio.BaseProtocol],
-        bodies: Bodies,
-        patience: Patience,
-        is_open: bool = True,
-        log: Log | None = None,
-    ) -> None:
-        self.log = log
-        self.desk, self.aiohttp, self.bodies, self.patience, self.is_open = desk, aiohttp, bodies, patience, is_open
-        self.fronts: set[Front] = set()
-        self.time: Callable[[], float] = asyncio.get_running_loop().time
-        self._tasks: asyncio.TaskGroup
-
-    def __call__(self) -> Front:
-        return Front(self)
-
-    async def run(self) -> None:
-        """Close connections that wait for too long; until cancelled. Tasks of the fronts live no longer than this."""
-        async with asyncio.TaskGroup() as self._tasks:
-            while True:
-                await asyncio.sleep(TICK)
-                for front in list(self.fronts):
-                    front.look_around(self.time(), self.patience)
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Do *work* for a client; it may raise nothing but CancelledError."""
-        return self._tasks.create_task(work)
-
-    def close(self) -> None:
-        """Close what is idle, and what is busy when it is done."""
-        self.is_open = False
-        for front in list(self.fronts):
-            front.close()
