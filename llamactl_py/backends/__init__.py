@@ -57,7 +57,7 @@ def backend(name: str) -> Backend:
 def recognises(kind: Backend, words: Sequence[str]) -> bool:
     """Does the program that *words* start bear the name of that server?"""
     try:
-        return recognise((*words, "--help"), (kind,)).backend is kind
+        return not kind.takes_any_command and recognise((*words, "--help"), (kind,)).backend is kind
     except Invalid:
         return False
 

@@ -29,5 +29,6 @@ LMDEPLOY = Backend(
     serves=_serves,
     name_key="model_name",
     address_flags=("--server-name", "--server-port"),
+    version_arguments=(),
     distributions=("lmdeploy",),
 )

@@ -28,5 +28,6 @@ SGLANG = Backend(
     "and set the full path of its sglang program as the command.",
     serves=_serves,
     name_key="served_model_name",
+    version_arguments=(),
     distributions=("sglang",),
 )

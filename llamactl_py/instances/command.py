@@ -175,7 +175,7 @@ class Workshop:
         configured = self.settings.backends.of(kind.slug)
         line = kind.command_line(
             options.backend_options,
-            command=container.command,
+            command=kind.words(options.backend_options) or container.command,
             name=name,
             host=container.host,
             port=port,

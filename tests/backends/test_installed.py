@@ -185,6 +185,7 @@ class TestSchema:
         ("mlx_lm", ("/x/mlx_lm.server",), True),
         ("mlx_lm", ("/usr/bin/nice", "-n", "5", "/x/mlx_lm.server"), True),
         ("mlx_lm", (), False),
+        ("custom", ("/usr/bin/anything", "--port", "1"), False),
     ],
 )
 def test_a_program_is_known_by_its_name_only(kind: str, words: tuple[str, ...], expected: bool) -> None:

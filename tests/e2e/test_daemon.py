@@ -232,7 +232,7 @@ def test_a_stranger_with_a_recycled_pid_is_not_swept(tmp_path: Path) -> None:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         with sqlite3.connect(tmp_path / "data" / "llamactl.db") as database:
-            database.execute("INSERT INTO tickets VALUES ('t', 'a', ?, ?, 1, 0)", (boot, bystander.pid))
+            database.execute("INSERT INTO tickets VALUES ('t', 'a', ?, ?, 1, 0, '[]')", (boot, bystander.pid))
         database.close()
         with daemon(tmp_path) as running:
             assert bystander.poll() is None
