@@ -21,12 +21,12 @@ from benchmarks.candidates.nginx import Nginx
 from benchmarks.candidates.ours import Ours
 from benchmarks.cases import CASES, Case
 from benchmarks.load import Door, Load, Wrong
-from benchmarks.names import AT_SCALE, OURS
+from benchmarks.names import AT_SCALE, FEW_THREADS, OURS
 from benchmarks.results import Run, Sample
 
 NOT_AT_SCALE = GROWTH | {"c8", "spread100", "flat"}
 NAMES = ("direct", OURS, "nginx", "llama-swap", "llamactl", "litellm", "scale")
-"""`scale` stands for llamactl-py with 100 and with 1,000 instances."""
+"""`scale` stands for llamactl-py with 100 and with 1,000 instances, and before a server of few threads."""
 EXTRAS = ("start-up", "cold-start")
 BUSY = "not asked: it was still busy with what clients had given up before"
 COLD_STARTS_A_ROUND = 5
@@ -76,9 +76,12 @@ class Suite:
     def _chosen(self) -> list[Candidate]:
         at_scale = [Ours(name, count, NOT_AT_SCALE) for name, count in AT_SCALE.items()]
         peers = (Nginx(), LlamaSwap(self.llama_swap), Llamactl(self.llamactl), LiteLLM())
-        everybody: list[Candidate] = [Direct(), Ours(OURS), *peers, *at_scale]
+        few_threads = Ours(FEW_THREADS, skips=frozenset(case.name for case in CASES) - {"c8", "c64"}, has_few_threads=True)
+        everybody: list[Candidate] = [Direct(), Ours(OURS), *peers, few_threads, *at_scale]
         wanted = self.candidates
-        return [one for one in everybody if not wanted or ("scale" if one.name in AT_SCALE else one.name) in wanted]
+        return [
+            one for one in everybody if not wanted or ("scale" if one.name in (*AT_SCALE, FEW_THREADS) else one.name) in wanted
+        ]
 
     def _can_prepare(self, candidate: Candidate, bench: Bench) -> bool:
         say(f"preparing {candidate.name}")

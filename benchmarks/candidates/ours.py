@@ -17,17 +17,21 @@ from llamactl_py import __version__
 from llamactl_py.client import Client
 
 ROOT = Path(__file__).parent.parent.parent
+THREADS = 4096
 
 
 class Ours:
-    """With *instances* registered, of which the one named `bench` gets the requests."""
+    """With *instances* registered, of which the one named `bench` gets the requests. It is told to expect many connections (a
+    llama-server gives each of them a thread), unless *has_few_threads*."""
 
-    def __init__(self, name: str, instances: int = 1, skips: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, name: str, instances: int = 1, skips: frozenset[str] = frozenset(), *, has_few_threads: bool = False
+    ) -> None:
         self.name, self.skips = name, skips
-        self._instances = instances
+        self._instances, self._has_few_threads = instances, has_few_threads
 
     def prepare(self, bench: Bench) -> str:
-        self._folder = bench.folder / f"ours-{self._instances}"
+        self._folder = bench.folder / f"ours-{self._instances}{'-few' if self._has_few_threads else ''}"
         self._folder.mkdir()
         self.port = processes.free_port()
         self.command = (
@@ -51,6 +55,8 @@ class Ours:
         """Make the instances, and an inference key."""
         client = Client(f"http://127.0.0.1:{self.port}", (self._folder / "data" / "management.key").read_text().strip())
         words = f"{bench.programs.backend} --bench-cpu {machine.OTHERS_CPU}"
+        if not self._has_few_threads:
+            words += f" --threads-http {THREADS}"
         options = client.parse_command(words)
         options.pop("warnings", None)
         for name in ("bench", *(f"other-{number}" for number in range(1, self._instances))):
