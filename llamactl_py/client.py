@@ -103,6 +103,10 @@ class Client:
         found: dict[str, Any] = self._json("POST", "/api/v1/instances/command", {"name": name, "options": options})
         return found
 
+    def try_change(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """What a start of that instance would run with other options, as for `replace`."""
+        return self._instance("POST", name, "/command", body=options)
+
     def parse_command(self, command: str | Sequence[str], backend_type: str | None = None) -> dict[str, Any]:
         """*command*, a line or its words, as options; *backend_type* where it names no known program ("custom": any program)."""
         body: dict[str, Any] = {"command": command} | ({"backend_type": backend_type} if backend_type else {})
@@ -121,9 +125,9 @@ class Client:
             found: dict[str, Any] = json.loads(answer.read())
         return found
 
-    def logs(self, name: str, lines: int, *, follow: bool = False) -> Iterator[bytes]:
-        """The log in pieces as they come; with *follow* it does not end by itself."""
-        path = f"{_path(name)}/logs?lines={lines}" + ("&follow=true" if follow else "")
+    def logs(self, name: str, lines: int, *, follow: bool = False, newest_run: bool = False) -> Iterator[bytes]:
+        """The log in pieces as they come; with *follow* it does not end by itself. *newest_run*: from its last start on."""
+        path = f"{_path(name)}/logs?lines={lines}" + ("&follow=true" if follow else "") + ("&since=start" if newest_run else "")
         with self._request("GET", path, patient=follow) as answer:
             while part := answer.read1(1 << 16):
                 yield part
@@ -144,6 +148,22 @@ class Client:
                 elif "data" in fields:
                     yield fields.get("event", "message"), json.loads(fields["data"]), fields.get("id", "")
                     fields = {}
+
+    def log_file(self, name: str) -> Iterator[bytes]:
+        """All that is kept of the log, the oldest first, in pieces."""
+        with self._request("GET", f"{_path(name)}/logs?download=true") as answer:
+            while part := answer.read1(1 << 16):
+                yield part
+
+    def router_models(self, name: str) -> list[dict[str, Any]]:
+        """The models of a llama.cpp instance in router mode, with the status of each; it is started for that."""
+        found: list[dict[str, Any]] = self._json("GET", f"/api/v1/llama-cpp/{quote(name, safe='')}/models")["data"]
+        return found
+
+    def load_model(self, name: str, model: str, *, load: bool = True) -> None:
+        """Have a llama.cpp instance in router mode load *model*, or unload it."""
+        action = "load" if load else "unload"
+        self._json("POST", f"/api/v1/llama-cpp/{quote(name, safe='')}/models/{quote(model)}/{action}")
 
     # -- keys, models, the daemon -----------------------------------------------------------------------------------------
 

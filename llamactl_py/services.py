@@ -112,6 +112,7 @@ class Services:
             "reason": instance.reason or None,
             "pid": instance.pid if has_process else None,
             "port": instance.port if has_process else None,
+            "socket": instance.socket if has_process else None,
             "restarts": instance.restarts,
         }
         self.bus.publish("state", {field: value for field, value in told.items() if value is not None})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,6 +31,7 @@ class Follower:
         known = _before(log, position)
         was_emptied = len(known) < min(position, KNOWN)  # meanwhile: then all that is there is new
         self._position, self._known = (0, b"") if was_emptied else (position, known)
+        self._copy = _identity(backup(log, 1))
 
     def read(self) -> bytes:
         """The next piece; empty when there is none yet, or no log (any more). Raises OSError."""
@@ -57,7 +59,13 @@ class Follower:
             self._leave_rotated()
 
     def _is_where_we_were(self, file: BinaryIO) -> bool:
-        """Does what we read last still stand before our position? The file may have been emptied and have grown again."""
+        """Does what we read last still stand before our position? The file may have been emptied and have grown again.
+
+        At its beginning nothing stands before us: then a new copy tells. While that is still being made it is the shorter one.
+        """
+        if not self._position:
+            now = _identity(backup(self._log, 1))
+            return now in (None, self._copy) or os.fstat(file.fileno()).st_size >= now[1]
         last = self._known[-SURE:]
         file.seek(self._position - len(last))
         return file.read(len(last)) == last
@@ -65,11 +73,12 @@ class Follower:
     def _enter_rotated(self) -> bool:
         """Go to where we were, in the newest rotated file; False where that is not there."""
         known, self._known = self._known, b""
+        self._copy = _identity(backup(self._log, 1))
         try:
             file = backup(self._log, 1).open("rb")
         except FileNotFoundError:
             return False
-        end = _end_of(known, file)
+        end = _end_of(known, file) if known else 0
         if end is None:
             file.close()
             return False
@@ -81,6 +90,15 @@ class Follower:
         assert self._rotated
         self._rotated.close()
         self._rotated = None
+
+
+def _identity(copy: Path) -> tuple[int, int, int] | None:
+    """(inode, size, moment of the last change) of a rotated file: another rotation gives another one. None without a file."""
+    try:
+        found = copy.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _before(log: Path, position: int) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from llamactl_py.backends import BACKENDS
 from tests.support.house import House, house
 
 PAGE = Path(__file__).parents[2] / "apidocs" / "compatibility.md"
@@ -79,6 +80,11 @@ EXPECTED: dict[str, Expected] = {
         )
         for slug, command in (("llama-cpp", "llama-server -c 1"), ("mlx", "mlx_lm.server"), ("vllm", "vllm serve m"))
     },
+    **{
+        f"GET /api/v1/{folder}/{what}": Expected(200, check=lambda text: isinstance(text, str) and text.startswith("version: 1"))
+        for folder in ("backends/llama-cpp", "server")
+        for what in ("help", "version", "devices")
+    },
     "GET /api/v1/llama-cpp/{name}/models": Expected(200, check=lambda body: body["data"][0]["id"] == "a"),
     "POST /api/v1/llama-cpp/{name}/models/{model}/load": Expected(404, body={"model": "m"}, check=reached("load")),
     "POST /api/v1/llama-cpp/{name}/models/{model}/unload": Expected(404, body={"model": "m"}, check=reached("unload")),
@@ -102,7 +108,12 @@ EXPECTED: dict[str, Expected] = {
 
 @pytest.fixture
 async def h(tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path) as running:
+    program = tmp_path / "llama-server"
+    flags = (f"{', '.join(flag.spellings)} N   {flag.help}" for flag in BACKENDS["llama_cpp"].catalogue if not flag.removed)
+    (tmp_path / "help").write_text("version: 1\n----- common params -----\n\n" + "\n".join(flags))
+    program.write_text(f"#!/bin/sh\ncat {tmp_path}/help\n")
+    program.chmod(0o755)
+    async with house(tmp_path, backends={"llama-cpp": {"command": str(program)}}) as running:
         await running.create("a")
         await running.create("b")
         await running.ask("POST", "/api/v1/auth/keys", json={"name": "first"})

@@ -14,6 +14,7 @@ import pytest
 
 from llamactl_py.api import events as api_events
 from llamactl_py.api import logs as api_logs
+from llamactl_py.client import Refused
 from tests.support.daemons import daemon
 from tests.support.house import House, eventually, house
 
@@ -233,6 +234,31 @@ async def test_only_so_many_may_watch(tmp_path: Path) -> None:
     async with house(tmp_path, server={"max_watchers": 1}) as h, aclosing(listen(h)) as events:
         await anext(events)
         assert (await h.ask("GET", EVENTS))[0] == 503
+
+
+def test_the_client_of_the_command_line_has_a_method_for_each(tmp_path: Path) -> None:
+    with daemon(tmp_path) as running:
+        client = running.client
+        made = client.create("a", {"backend_type": "mlx_lm", "group": "g"})
+        assert [one["name"] for one in client.instances(group="g", limit=1)] == ["a"]
+        assert client.instances(search="nothing") == []
+        assert client.stats("a")["state"] == "stopped"
+        changed = client.patch("a", {"idle_timeout": 1}, revision=made["revision"])
+        with pytest.raises(Refused, match="changed meanwhile") as refused:
+            client.replace("a", {"backend_type": "mlx_lm"}, revision=made["revision"])
+        assert refused.value.status == 412
+        client.replace("a", {"backend_type": "mlx_lm"}, revision=changed["revision"])
+        assert client.command("a")["environment"]
+        assert (
+            "--log-level" in client.try_change("a", {"backend_type": "mlx_lm", "backend_options": {"log_level": "INFO"}})["argv"]
+        )
+        assert client.try_command("x", {"backend_type": "mlx_lm"})["log"].endswith("x.log")
+        assert [result["http_status"] for result in client.act_on_several("stop", names=["a", "x"])] == [200, 404]
+        assert b"".join(client.logs("a", 1, newest_run=True)) == b"".join(client.log_file("a")) == b""
+        with pytest.raises(Refused, match="only llama_cpp has native routes"):
+            client.router_models("a")
+        with pytest.raises(Refused, match="only llama_cpp has native routes"):
+            client.load_model("a", "org/model:Q4")
 
 
 def test_a_real_daemon_tells_the_client_of_the_command_line_until_it_ends(tmp_path: Path) -> None:
