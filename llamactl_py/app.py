@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 import msgspec
 from aiohttp import web
+from aiohttp.web_log import AccessLogger
 
 from llamactl_py.api import (
     accounting,
@@ -19,6 +22,7 @@ from llamactl_py.api import (
     programs,
     system,
 )
+from llamactl_py.api.access_log import AccessLog
 from llamactl_py.api.middleware import ROUTE_OF, check_key, refuse_strangers, tell_problems
 from llamactl_py.api.route import SERVICES, Route
 from llamactl_py.auth.policy import Access
@@ -60,3 +64,15 @@ def build_app(services: Services) -> web.Application:
         for path in route.spellings:
             app.router.add_route(route.method, path, route.handle)
     return app
+
+
+def runner_for(services: Services, access: AccessLog | None, shutdown_timeout: float) -> web.AppRunner:
+    """What serves the application, on connections that it is given. *shutdown_timeout*: seconds."""
+    return web.AppRunner(
+        build_app(services),
+        handler_cancellation=True,
+        access_log=logging.getLogger(__name__) if access else None,  # only whether there is one matters
+        access_log_class=access.of_aiohttp() if access else AccessLogger,
+        keepalive_timeout=services.settings.server.keepalive_timeout,
+        shutdown_timeout=shutdown_timeout,
+    )

@@ -13,14 +13,11 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-from aiohttp import web
-from aiohttp.web_log import AccessLogger
+from typing import TYPE_CHECKING
 
 from llamactl_py.accounting.ledger import Ledger
 from llamactl_py.api.access_log import AccessLog
 from llamactl_py.api.inference import FrontDesk
-from llamactl_py.app import build_app
 from llamactl_py.auth.keys import KeyRing, management_key
 from llamactl_py.config import paths
 from llamactl_py.config.settings import Server, Settings
@@ -45,6 +42,9 @@ from llamactl_py.storage.lock import DataDirectoryLock
 from llamactl_py.storage.programs import ProgramStore
 from llamactl_py.storage.tickets import TicketStore
 
+if TYPE_CHECKING:
+    from aiohttp import web
+
 log = logging.getLogger(__name__)
 
 
@@ -63,6 +63,8 @@ class Running:
     services: Services
     swept: tuple[int, ...]
     """Processes that an earlier daemon had left and that were killed before this one started."""
+    furnished: asyncio.Task[web.AppRunner]
+    """Done when every route is there; until then requests wait for the missing ones."""
 
     def hurry(self) -> None:
         """Let a shutdown under way wait for nothing any more."""
@@ -86,8 +88,9 @@ async def serve(settings: Settings, started: Callable[[Running], None], environ:
         loop.add_signal_handler(number, on_signal)
     try:
         async with running(settings, environ) as daemon:
-            gc.freeze()  # what start-up made lives as long as we do: no collection needs to look at it again
             started(daemon)
+            await asyncio.wait([daemon.furnished])
+            gc.freeze()  # what start-up made lives as long as we do: no collection needs to look at it again
             await stop.wait()
             log.info("shutting down")
     finally:
@@ -146,18 +149,8 @@ async def _alive(
         ledger = Ledger(settings.server.request_history, clock.now)
         services = Services(settings, fleet, dispatcher, keys, pool, ledger, clock.now, webui_folder())
         access = AccessLog(clock.now) if settings.server.access_log else None
-        runner = web.AppRunner(
-            build_app(services),
-            handler_cancellation=True,
-            access_log=log if access else None,  # only whether there is one matters
-            access_log_class=access.of_aiohttp() if access else AccessLogger,
-            keepalive_timeout=settings.server.keepalive_timeout,
-            shutdown_timeout=LAST_MOMENT,
-        )
-        await runner.setup()
         door = Door(
             FrontDesk(services),
-            _aiohttp(runner),
             services.bodies,
             _patience(settings.server),
             settings.server.fast_path,
@@ -169,13 +162,14 @@ async def _alive(
         server = await asyncio.get_running_loop().create_server(door, sock=listener, backlog=1024)
         url = f"http://{_for_url(settings.server.host)}:{port}"
         _write_address(settings.data_dir, url)
+        furnished = tasks.create_task(_furnish(door, services, access))
         tasks.create_task(_resume(dispatcher, fleet, store, to_resume))
         workshop.ask_about(instance.options for instance in fleet)
         try:
-            yield Running(url, key, is_new, settings.data_dir / paths.MANAGEMENT_KEY, services, tuple(swept))
+            yield Running(url, key, is_new, settings.data_dir / paths.MANAGEMENT_KEY, services, tuple(swept), furnished)
         finally:
             await _shut_down(services, store, server, door, to_resume)
-            await runner.cleanup()
+            await (await furnished).cleanup()
             pool.close()
             if access:
                 access.flush()
@@ -198,9 +192,20 @@ async def _shut_down(
     services.bus.close("the daemon ends")
 
 
-def _aiohttp(runner: web.AppRunner) -> web.Server:
+async def _furnish(door: Door, services: Services, access: AccessLog | None) -> web.AppRunner:
+    """Have everything answered that the front does not answer itself. To import aiohttp and the management API takes as long as
+    all the rest of our start, so it is done beside the first requests."""
+
+    def load() -> Callable[[Services, AccessLog | None, float], web.AppRunner]:
+        from llamactl_py.app import runner_for
+
+        return runner_for
+
+    runner = (await asyncio.to_thread(load))(services, access, LAST_MOMENT)
+    await runner.setup()
     assert runner.server is not None  # it is set up
-    return runner.server
+    door.furnish(runner.server)
+    return runner
 
 
 def _patience(server: Server) -> Patience:

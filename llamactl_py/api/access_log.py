@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from datetime import UTC, datetime
-from typing import TextIO
-
-from aiohttp import web
-from aiohttp.abc import AbstractAccessLogger
+from typing import TYPE_CHECKING, TextIO
 
 from llamactl_py.ground.clock import Now
+
+if TYPE_CHECKING:
+    from aiohttp import web
+    from aiohttp.abc import AbstractAccessLogger
 
 EVERY = 0.2
 """Seconds between writes."""
@@ -52,6 +53,8 @@ class AccessLog:
 
     def of_aiohttp(self) -> type[AbstractAccessLogger]:
         """What aiohttp calls for each request that it has read."""
+        from aiohttp.abc import AbstractAccessLogger
+
         add = self.add
 
         class Logger(AbstractAccessLogger):

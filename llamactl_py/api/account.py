@@ -8,7 +8,6 @@ from llamactl_py.accounting.ledger import Outcome
 from llamactl_py.accounting.tail import Tail, tells_usage
 from llamactl_py.accounting.usage import Usage
 from llamactl_py.api import problems
-from llamactl_py.api.accounting import show_request
 from llamactl_py.auth.policy import Caller
 from llamactl_py.ground.errors import BackendFailed, LlamactlError, StartFailed, TimedOut
 from llamactl_py.instances.instance import Instance
@@ -78,4 +77,6 @@ class Account:
 
     def _tell(self) -> None:
         """Tell those who watch requests that this one came, or ended."""
+        from llamactl_py.api.accounting import show_request  # who watches came through what takes long to import
+
         self._bus.publish_passing("request", show_request(self._entry).model_dump(mode="json", exclude_none=True))

@@ -9,12 +9,13 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
+import msgspec
+
 from llamactl_py.api import problems
 from llamactl_py.api.account import Account
-from llamactl_py.api.middleware import names_us
-from llamactl_py.api.route import ANYBODY
+from llamactl_py.auth.hosts import names_us
 from llamactl_py.auth.keys import digest
-from llamactl_py.auth.policy import Caller
+from llamactl_py.auth.policy import ANYBODY, Caller
 from llamactl_py.ground.errors import BackendFailed, BadRequest, LlamactlError
 from llamactl_py.instances.instance import Instance, telling_line
 from llamactl_py.instances.state import State
@@ -43,6 +44,15 @@ def route(services: Services, body: bytes | bytearray) -> tuple[Model, Instance,
     model = find_model(body)
     found = services.routes.find(model.name)
     return model, services.fleet.get(found.instance), with_model(body, model, found.forward)
+
+
+def model_list(services: Services) -> bytes:
+    """What `GET /v1/models` answers."""
+    models = [
+        {"id": name, "object": "model", "created": created, "owned_by": instance}
+        for name, instance, created in services.routes.listing()
+    ]
+    return msgspec.json.encode({"object": "list", "data": models})
 
 
 async def infer(services: Services, client: Client, question: Question, caller: Caller, body: bytes | bytearray) -> Relayed:
@@ -126,6 +136,9 @@ class FrontDesk:
 
     def begin(self, front: Front, head: Head, caller: Caller, body: bytes | bytearray) -> Work | None:
         services = self.services
+        if head.method == "GET":
+            front.answer(200, {}, model_list(services))
+            return None
         question = Question("POST", head.path, head.lines)
         if len(body) >= LARGE_BODY:
             return self.errand(front, head, infer(services, front, question, caller, body))

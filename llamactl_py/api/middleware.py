@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import re
 from collections.abc import Awaitable, Callable
 
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -12,17 +10,14 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from llamactl_py.api import problems
 from llamactl_py.api.body import give_back
 from llamactl_py.api.route import CALLER, SERVICES, Route
+from llamactl_py.auth.hosts import names_us
 from llamactl_py.auth.policy import Access, admit
-from llamactl_py.config.settings import Server
 from llamactl_py.ground.errors import BadRequest, Forbidden, LlamactlError
 
 log = logging.getLogger(__name__)
 
 Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ROUTE_OF: web.AppKey[dict[Next, Route]] = web.AppKey("route_of", dict)
-
-_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
-"""A Host header: an address or a name, and a port. Nothing that one reader might take for the host and another might not."""
 
 
 @web.middleware
@@ -79,25 +74,6 @@ def is_framed_plainly(request: web.Request) -> bool:
     if encoding is not None and (encoding.lower() != "chunked" or request.version != HttpVersion11):
         return False
     return request.version in (HttpVersion10, HttpVersion11)
-
-
-def names_us(host: str, server: Server) -> bool:
-    """Is *host* (a Host header) an address, a loopback name, our listen address, or one of the allowed names?"""
-    match = _HOST.fullmatch(host)
-    if match is None:
-        return False
-    name = (match[1] or match[2]).removesuffix(".").casefold()
-    ours = ("localhost", server.host, *server.allowed_hosts)
-    return any(name == known.casefold() for known in ours) or _is_address(name)
-
-
-def _is_address(name: str) -> bool:
-    """An address cannot be rebound: a page can only have it as its own host if it was served from there."""
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def same_site(request: web.Request) -> bool:

@@ -34,14 +34,12 @@ class ModelList(BaseModel):
     data: list[ModelView]
 
 
-async def list_models(services: Services, request: web.Request) -> ModelList:
+async def list_models(services: Services, request: web.Request) -> web.StreamResponse:
     """List the models.
 
     One entry for each instance, running or not, and for each of its aliases; `owned_by` is the instance that answers.
     """
-    return ModelList(
-        data=[ModelView(id=name, created=created, owned_by=instance) for name, instance, created in services.routes.listing()]
-    )
+    return web.Response(body=inference.model_list(services), content_type="application/json")
 
 
 async def get_model(services: Services, request: web.Request) -> ModelView:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from aiohttp import web
 
 from llamactl_py.ground import errors
 from llamactl_py.ground.errors import LlamactlError
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 TABLE: dict[type[LlamactlError], tuple[int, str]] = {
     errors.NotFound: (404, "not_found"),
@@ -95,6 +97,8 @@ def told_plain(status: int, code: str, message: str, path: str) -> Told:
 
 
 def _as_response(status: int, headers: dict[str, str], body: bytes) -> web.Response:
+    from aiohttp import web  # the front tells problems before it is imported
+
     return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from pydantic import BaseModel, Field
 
 from llamactl_py.api.body import read_body
-from llamactl_py.auth.policy import Access, Caller
+from llamactl_py.auth.policy import ANYBODY, Access, Caller
 from llamactl_py.ground.errors import BadRequest, Invalid, LlamactlError, Problem, TooLarge
 from llamactl_py.ground.validation import parse
 from llamactl_py.services import Services
@@ -20,9 +20,6 @@ from llamactl_py.services import Services
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
 
 CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
-ANYBODY = Caller("", is_manager=False)
-"""Who asks where no key is asked for."""
-
 MAX_JSON = 1 << 20
 """Bytes of a body that is parsed whole, on the loop."""
 

@@ -24,6 +24,10 @@ class Caller:
     is_manager: bool
 
 
+ANYBODY = Caller("", is_manager=False)
+"""Who asks where no key is asked for."""
+
+
 @dataclass(frozen=True)
 class Requirements:
     """Which keys are asked for at all."""

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import gc
 import importlib.util
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
-
-_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 def lazily(name: str) -> ModuleType:
@@ -28,20 +25,11 @@ def lazily(name: str) -> ModuleType:
 
 @contextmanager
 def quickly() -> Iterator[None]:
-    """For the imports in the block: no collection looks through what they make, which lives as long as the process, and aiohttp,
-    which makes two TLS contexts for clients when it is imported, does not read the certificates of the world for them (a fifth
-    of our start). Whoever opens a TLS connection here has to bring a context of his own."""
+    """For the imports in the block: no collection looks through what they make, which lives as long as the process."""
     was_enabled = gc.isenabled()
     gc.disable()
-    before = {name: os.environ.get(name) for name in _CERTIFICATES}
-    os.environ.update(dict.fromkeys(_CERTIFICATES, os.devnull))
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
         if was_enabled:
             gc.enable()

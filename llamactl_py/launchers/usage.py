@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
-import psutil
-
+from llamactl_py.ground.importing import lazily
 from llamactl_py.ground.ticket import SPAWN_VARIABLE
 from llamactl_py.launchers import processes
 from llamactl_py.launchers.base import Usage
 from llamactl_py.launchers.processes import Process
+
+if TYPE_CHECKING:
+    import psutil
+else:
+    psutil = lazily("psutil")
 
 FRESH = 1.0
 """Seconds for which a look at the machine is good enough."""

@@ -17,26 +17,34 @@ Log = Callable[[str | None, str, str, int, int, float], None]
 
 
 class Door:
-    """All clients that no answer of aiohttp has been for yet. *aiohttp* makes the protocol that takes over from a front; with
-    *is_open* False every connection is handed over."""
+    """All clients that no answer of aiohttp has been for yet. With *is_open* False every connection is handed over."""
+
+    aiohttp: Callable[[], asyncio.BaseProtocol] | None = None
+    """Makes the protocol that takes over from a front. It comes with `furnish`, as it takes long to import: until then, whoever
+    is to be handed over waits, and everybody else is served."""
 
     def __init__(
         self,
         desk: Desk,
-        aiohttp: Callable[[], asyncio.BaseProtocol],
         bodies: Bodies,
         patience: Patience,
         is_open: bool = True,
         log: Log | None = None,
     ) -> None:
         self.log = log
-        self.desk, self.aiohttp, self.bodies, self.patience, self.is_open = desk, aiohttp, bodies, patience, is_open
+        self.desk, self.bodies, self.patience, self.is_open = desk, bodies, patience, is_open
         self.fronts: set[Front] = set()
         self.time: Callable[[], float] = asyncio.get_running_loop().time
         self._tasks: asyncio.TaskGroup
 
     def __call__(self) -> Front:
         return Front(self)
+
+    def furnish(self, aiohttp: Callable[[], asyncio.BaseProtocol]) -> None:
+        """Hand over to *aiohttp* from now on, and who waits for it."""
+        self.aiohttp = aiohttp
+        for front in list(self.fronts):
+            front.furnished()
 
     async def run(self) -> None:
         """Close connections that wait for too long; until cancelled. Tasks of the fronts live no longer than this."""

@@ -32,6 +32,19 @@ LINGER = 3.0
 """Seconds that we go on listening to a client that is refused while it still sends: closing would take the answer from it."""
 
 
+class _Unfurnished:
+    """The work for a client that waits until aiohttp is there."""
+
+    def leave(self) -> None:
+        """There is nothing to give up."""
+
+    def go_on(self) -> None:
+        """Nothing was written."""
+
+
+UNFURNISHED = _Unfurnished()
+
+
 class Front(asyncio.Protocol):
     """One client's connection (a `Client`). Its state is what it waits for: a head, the rest of a body, the end of *work*, or
     that the client reads."""
@@ -150,15 +163,15 @@ class Front(asyncio.Protocol):
         if end > narrow.MAX_HEAD or not self._door.is_open:
             return None
         text, digits = cut_length(data, end)
-        if digits is None:
-            return None
         if text != self._known:
             head = narrow.read(text)
             if head is None or (digest := self._door.desk.greet(head)) is None:
                 return None
             self._known, self._head, self._digest = text, head, digest
+        if (digits is None) is not (self._head.method == "GET"):
+            return None  # a Content-Length without digits looks like one whose digits were cut out
         caller = self._door.desk.caller(self._digest)
-        if caller is None or (length := int(digits)) > self._door.patience.max_body:
+        if caller is None or (length := int(digits or 0)) > self._door.patience.max_body:
             return None
         self._caller = caller
         return length
@@ -219,8 +232,8 @@ class Front(asyncio.Protocol):
         assert self._door.log
         peer = self.transport.get_extra_info("peername") if self.transport else None
         seconds = self._door.time() - self._began
-        path = self._head.path if self._known else ""
-        self._door.log(peer[0] if peer else None, "POST", path, relayed.status, relayed.sent, seconds)
+        method, path = (self._head.method, self._head.path) if self._known else ("-", "")
+        self._door.log(peer[0] if peer else None, method, path, relayed.status, relayed.sent, seconds)
 
     def _let_go(self) -> None:
         """The body of the last request takes no memory any more."""
@@ -246,11 +259,24 @@ class Front(asyncio.Protocol):
 
     def _hand_over(self, data: bytes) -> None:
         assert self.transport is not None
+        if self._door.aiohttp is None:
+            self._ahead, self._work = data, UNFURNISHED
+            return
         self._door.fronts.discard(self)
         handler = self._door.aiohttp()
         self.transport.set_protocol(handler)
         handler.connection_made(self.transport)
         cast(asyncio.Protocol, handler).data_received(data)
+
+    def furnished(self) -> None:
+        """aiohttp is there now, for those who wait for it."""
+        if self._work is UNFURNISHED and self.transport:
+            self._work = None
+            if self._is_paused:
+                self._is_paused = False
+                self.transport.resume_reading()
+            data, self._ahead = self._ahead, b""
+            self._hand_over(data)
 
     # -- what no event tells ----------------------------------------------------------------------------------------------
 

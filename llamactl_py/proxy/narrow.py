@@ -1,5 +1,5 @@
-"""The one narrow form of request that the front takes by itself: `POST /v1/...` with a JSON body of known length, in a head that
-no two servers could read differently. Whatever is not exactly that is aiohttp's to judge. Pure.
+"""The narrow form of request that the front takes by itself: `POST /v1/...` with a JSON body of known length, or `GET /v1/models`
+without a body, in a head that no two servers could read differently. Whatever is not exactly that is aiohttp's to judge. Pure.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ MAX_HEAD = 1 << 14
 """Bytes. Longer ones are aiohttp's."""
 MAX_HEADERS = 64
 
-_FIRST_LINE = re.compile(rb"POST ((?:/[A-Za-z0-9_-]{1,64}){2,8}) HTTP/1\.1")
+_FIRST_LINE = re.compile(rb"(?:(POST) (/v1(?:/[A-Za-z0-9_-]{1,64}){1,7})|(GET) (/v1/models)) HTTP/1\.1")
 _HEADER = re.compile(rb"([A-Za-z0-9_-]{1,64}):[ \t]*([\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?[ \t]*")
 _JSON = re.compile(rb'application/json(?:[ \t]*;[ \t]*charset="?utf-8"?)?', re.IGNORECASE)
 _HOST = re.compile(rb"[A-Za-z0-9.:_\[\]-]+")
@@ -30,6 +30,7 @@ _NEVER = frozenset(
 class Head:
     """A request's head, less its Content-Length. *lines*: the headers that the backend is to see."""
 
+    method: str
     path: str
     host: str
     key: str = field(repr=False)
@@ -42,7 +43,7 @@ def read(head: bytes) -> Head | None:
     """The meaning of *head*, as `http1.cut_length` leaves it; None if it is not of the narrow form."""
     first, *lines = head.split(b"\r\n")
     request = _FIRST_LINE.fullmatch(first)
-    if request is None or not request[1].startswith(b"/v1/") or len(lines) > MAX_HEADERS or lines.pop() != b"":
+    if request is None or len(lines) > MAX_HEADERS or lines.pop() != b"":
         return None
     once: dict[bytes, bytes] = {}
     kept, lengths = [], 0
@@ -63,10 +64,13 @@ def read(head: bytes) -> Head | None:
     key = _key(once)
     connection = once.get(b"connection", b"keep-alive").lower()
     host = once.get(b"host", b"")
-    plain = connection in (b"keep-alive", b"close") and _JSON.fullmatch(once.get(b"content-type", b"")) and _HOST.fullmatch(host)
-    if lengths != 1 or key is None or not plain:
+    has_body = request[1] is not None
+    has_plain_body = lengths == 1 and _JSON.fullmatch(once.get(b"content-type", b""))
+    is_plain = has_plain_body if has_body else lengths == 0 and b"content-type" not in once
+    if not is_plain or key is None or connection not in (b"keep-alive", b"close") or not _HOST.fullmatch(host):
         return None
-    return Head(request[1].decode(), host.decode(), key, connection == b"keep-alive", b"".join(kept))
+    method, path = (request[1], request[2]) if has_body else (request[3], request[4])
+    return Head(method.decode(), path.decode(), host.decode(), key, connection == b"keep-alive", b"".join(kept))
 
 
 def _key(once: dict[bytes, bytes]) -> str | None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from llamactl_py.api.middleware import names_us
 from llamactl_py.app import API
+from llamactl_py.auth.hosts import names_us
 from llamactl_py.config.settings import Auth, Server, Settings
 from llamactl_py.daemon import refuse_open_door, running
 from llamactl_py.ground.errors import BadConfiguration

@@ -1,0 +1,87 @@
+"""A door that opens before everything behind it is there: the front's requests are answered at once, others wait for aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from llamactl_py.proxy.front import UNFURNISHED
+from tests.support.house import House, eventually, house
+
+
+async def unfurnish(h: House, door: object) -> object:
+    """Take aiohttp away again."""
+    await h.daemon.furnished
+    taken, door.aiohttp = door.aiohttp, None  # type: ignore[attr-defined]
+    return taken
+
+
+@pytest.fixture
+def doors(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Every door that is made."""
+    from llamactl_py import daemon
+
+    made: list[object] = []
+
+    class Noted(daemon.Door):
+        def __init__(self, *parts: object) -> None:
+            super().__init__(*parts)  # type: ignore[arg-type]
+            made.append(self)
+
+    monkeypatch.setattr(daemon, "Door", Noted)
+    return made
+
+
+async def test_who_needs_aiohttp_waits_for_it_and_others_do_not(tmp_path: Path, doors: list[object]) -> None:
+    async with house(tmp_path) as h:
+        await h.create("a")
+        (door,) = doors
+        aiohttp = await unfurnish(h, door)
+        waiting = asyncio.ensure_future(h.raw(h.head("GET", "/api/v1/instances")))
+        await eventually(lambda: any(front._work is UNFURNISHED for front in door.fronts))  # type: ignore[attr-defined]
+        async with asyncio.timeout(5):
+            assert (await h.raw(h.head("GET", "/v1/models"))).startswith(b"HTTP/1.1 200 ")
+            assert (await h.chat("a"))[0] == 200
+        assert not waiting.done()
+        door.furnish(aiohttp)  # type: ignore[attr-defined]
+        async with asyncio.timeout(5):
+            answer = await waiting
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])[0]["name"] == "a"
+
+
+async def test_a_client_that_leaves_while_it_waits_is_forgotten(tmp_path: Path, doors: list[object]) -> None:
+    async with house(tmp_path) as h:
+        (door,) = doors
+        aiohttp = await unfurnish(h, door)
+        async with h.connection() as (_, writer):
+            writer.write(h.head("GET", "/health"))
+            await eventually(lambda: any(front._work is UNFURNISHED for front in door.fronts))  # type: ignore[attr-defined]
+        await eventually(lambda: not door.fronts)  # type: ignore[attr-defined]
+        door.furnish(aiohttp)  # type: ignore[attr-defined]
+        assert (await h.ask("GET", "/health"))[0] == 200
+
+
+async def test_models_are_the_same_on_both_ways_in(tmp_path: Path) -> None:
+    told = []
+    for fast_path in (True, False):
+        async with house(tmp_path, server={"fast_path": fast_path}) as h:
+            if fast_path:
+                await h.create("a", aliases=["b"])
+            answer = await h.raw(h.head("GET", "/v1/models"))
+            told.append(json.loads(answer.partition(b"\r\n\r\n")[2]))
+            assert (b"Server: " in answer) is not fast_path  # that is how aiohttp's answers are told
+    assert told[0] == told[1]
+    assert [model["id"] for model in told[0]["data"]] == ["a", "b"]
+
+
+async def test_what_starts_a_daemon_imports_no_framework() -> None:
+    """A third of the time until the first answer would be aiohttp's."""
+    heavy = ("aiohttp", "rich", "prometheus_client", "llamactl_py.app", "llamactl_py.api.route")
+    program = f"import sys, llamactl_py.daemon; print([m for m in {heavy} if m in sys.modules])"
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
+    out, _ = await child.communicate()
+    assert (child.returncode, out) == (0, b"[]\n")
