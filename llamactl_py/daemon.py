@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import ipaddress
 import logging
 import os
 import signal
@@ -23,9 +22,10 @@ from llamactl_py.api.inference import FrontDesk
 from llamactl_py.app import build_app
 from llamactl_py.auth.keys import KeyRing, management_key
 from llamactl_py.config import paths
+from llamactl_py.config.door import refuse_open_door
 from llamactl_py.config.settings import Server, Settings
 from llamactl_py.ground import clock
-from llamactl_py.ground.errors import BadConfiguration, DaemonRefused, LlamactlError, ShuttingDown, StorageFailed
+from llamactl_py.ground.errors import DaemonRefused, LlamactlError, ShuttingDown, StorageFailed
 from llamactl_py.ground.ticket import Ticket
 from llamactl_py.instances.command import ENGINE, Workshop, inherited
 from llamactl_py.instances.fleet import Fleet
@@ -238,26 +238,6 @@ def webui_folder() -> Path:
     """Where the web page is: beside this file in an installed package, beside the package in a checkout."""
     installed = Path(__file__).parent / "webui"
     return installed if installed.is_dir() else Path(__file__).parent.parent / "webui"
-
-
-def refuse_open_door(settings: Settings) -> None:
-    """Whoever may manage may run any command here: a door that others can reach needs both locks. Raises DaemonRefused."""
-    auth = settings.auth
-    if not is_loopback(settings.server.host) and not (auth.require_inference_auth and auth.require_management_auth):
-        raise BadConfiguration(
-            f"refusing to listen on {settings.server.host} without keys: set auth.require_inference_auth and "
-            "auth.require_management_auth to true, or listen on 127.0.0.1"
-        )
-
-
-def is_loopback(host: str) -> bool:
-    """Can only this machine reach *host*?"""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def listen(settings: Settings) -> socket.socket:

@@ -20,7 +20,9 @@ from llamactl_py.ground.importing import quickly
 
 @click.command(short_help="Run the daemon.")
 @click.option(
-    "--config", type=click.Path(path_type=Path, dir_okay=False), envvar="LLAMACTL_CONFIG_PATH", help="Configuration file (YAML)."
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Configuration file (YAML). [default: LLAMACTL_CONFIG_PATH, else as llamactl config path shows]",
 )
 @click.option("--host", help="Address to listen on. [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one. [default: 8080]")
@@ -49,8 +51,9 @@ def serve(
     nothing of it is left. A second Ctrl-C ends everything at once.
     """
     with quickly():
-        from llamactl_py.config.load import load
-        from llamactl_py.daemon import Running, is_loopback, raise_file_limit
+        from llamactl_py.config.door import is_loopback
+        from llamactl_py.config.load import Sources, load
+        from llamactl_py.daemon import Running, raise_file_limit
         from llamactl_py.daemon import serve as run
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s")
@@ -62,7 +65,10 @@ def serve(
         "data_dir": data_dir or (str(connection.data_dir) if connection.data_dir else None),
         "instances.max_running_instances": max_running_instances,
     }
-    settings = load(config, os.environ, flags)
+    configuration = load(Sources(config, os.environ, flags))
+    settings = configuration.settings
+    for warning in configuration.warnings:
+        logging.getLogger("llamactl").warning("%s", warning)
     raise_file_limit()
 
     def started(daemon: Running) -> None:
@@ -84,7 +90,7 @@ def serve(
                 err=True,
             )
 
-    run_loop(lambda: run(settings, started))
+    run_loop(lambda: run(settings, started, configuration.environ))
 
 
 def run_loop(main: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -123,11 +123,13 @@ class Docker(Frozen):
 class Backend(Frozen):
     """How one kind of server is run."""
 
-    command: str = setting("", None, "Executable, a name on PATH or a path; empty takes the backend's usual one.")
-    args: tuple[str, ...] | None = setting(
-        None, None, "Arguments put before all others; unset takes the backend's usual ones (vLLM: serve)."
+    command: str = setting(
+        "", "LLAMACTL_{KIND}_COMMAND", "Executable, a name on PATH or a path; empty takes the backend's usual one."
     )
-    environment: dict[str, str] = setting({}, None, "Environment variables for every instance of this backend.")
+    args: tuple[str, ...] | None = setting(
+        None, "LLAMACTL_{KIND}_ARGS", "Arguments put before all others; unset takes the backend's usual ones (vLLM: serve)."
+    )
+    environment: dict[str, str] = setting({}, "LLAMACTL_{KIND}_ENV", "Environment variables for every instance of this backend.")
     docker: Docker = Field(default=Docker(), description="How it is run in a container.")
 
 
@@ -136,7 +138,12 @@ class Backends(Frozen):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    llama_cpp: Backend = Field(default=Backend(), alias="llama-cpp", description="llama-server of llama.cpp.")
+    llama_cpp: Backend = Field(
+        default=Backend(),
+        alias="llama-cpp",
+        description="llama-server of llama.cpp.",
+        json_schema_extra={"env": "LLAMACPP"},  # llamactl's word in variables; the others are called by their slug
+    )
     llama_cpp_python: Backend = Field(
         default=Backend(),
         alias="llama-cpp-python",
