@@ -27,8 +27,9 @@ from llamactl_py.backends import BACKENDS
 from llamactl_py.backends.placeholders import STOP_MEANING
 from llamactl_py.cli.main import cli
 from llamactl_py.config import legacy
+from llamactl_py.config.changes import LIVE
 from llamactl_py.config.settings import Backend, Docker, Settings
-from llamactl_py.config.variables import variables
+from llamactl_py.config.variables import SECTIONS, variables
 from llamactl_py.ground.validation import parse
 from llamactl_py.instances.options import InstanceOptions, parse_options
 from llamactl_py.instances.state import EDGES, State, status_word
@@ -258,9 +259,15 @@ def replaced() -> str:
     return table(("llamactl's key", "instead"), ([code(key), instead] for key, instead in legacy.KEYS.items()))
 
 
+def live() -> str:
+    """Settings that change while the daemon runs."""
+    return ", ".join(code(f"{name}.*" if name in SECTIONS else name) for name in LIVE) + "\n"
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "settings": settings,
     "replaced": replaced,
+    "live": live,
     "options": options,
     "states": states,
     "backends": backends,

@@ -90,7 +90,7 @@ def serve(
                 err=True,
             )
 
-    run_loop(lambda: run(settings, started, configuration.environ))
+    run_loop(lambda: run(configuration, started))
 
 
 def run_loop(main: Callable[[], Coroutine[Any, Any, None]]) -> None:

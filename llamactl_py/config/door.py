@@ -1,11 +1,12 @@
-"""Who can reach the door, and which locks it needs."""
+"""The door: where it is, who can reach it, and which locks it needs for that."""
 
 from __future__ import annotations
 
 import ipaddress
+import socket
 
 from llamactl_py.config.settings import Settings
-from llamactl_py.ground.errors import BadConfiguration, Problem
+from llamactl_py.ground.errors import BadConfiguration, DaemonRefused, Problem
 
 
 def refuse_open_door(settings: Settings) -> None:
@@ -27,3 +28,30 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The listening socket, bound before anything is started. Raises DaemonRefused."""
+    host, port = settings.server.host, settings.server.port
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(1024)
+        except OSError:
+            listener.close()
+            raise
+    except (OSError, UnicodeError) as error:  # the latter: a name that no domain name can be
+        why = getattr(error, "strerror", None) or error
+        raise DaemonRefused(f"cannot listen on {host}:{port}: {why}; choose another with --host and --port") from None
+    listener.setblocking(False)
+    return listener
+
+
+def for_url(host: str) -> str:
+    """*host* as others on this machine reach it."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 not bound here, only compared
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host

@@ -79,6 +79,11 @@ class Server(Frozen):
     response_timeout: Seconds = setting(
         0.0, "LLAMACTL_RESPONSE_TIMEOUT", "Longest silence of a backend, before and between bytes of an answer; 0 waits for ever."
     )
+    config_watch_interval: Seconds = setting(
+        0.0,
+        "LLAMACTL_CONFIG_WATCH_INTERVAL",
+        "How often the configuration file and .env are looked at, to be read again when they have changed; 0 means never.",
+    )
     fast_path: bool = setting(
         True,
         "LLAMACTL_FAST_PATH",

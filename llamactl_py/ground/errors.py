@@ -40,6 +40,10 @@ class Changed(LlamactlError):
     revision: str = ""
 
 
+class Declared(Conflict):
+    """The configuration file declares the instance: it is changed there, and not through the API."""
+
+
 class LimitReached(LlamactlError):
     """A configured number (max_instances, ...) is used up."""
 
