@@ -127,7 +127,7 @@ def test_every_guide_is_in_the_index() -> None:
 # ---- generated parts
 
 
-@pytest.mark.parametrize("script", ["docs.py", "openapi.py"])
+@pytest.mark.parametrize("script", ["docs.py", "openapi.py", "config_schema.py"])
 def test_generated_documents_are_current(script: str) -> None:
     done = subprocess.run(
         (sys.executable, str(ROOT / "scripts" / script), "--check"), capture_output=True, text=True, check=False

@@ -32,6 +32,7 @@ COMMANDS = {
     "logs": "llamactl_py.cli.instances:logs",
     "keys": "llamactl_py.cli.keys:keys",
     "backends": "llamactl_py.cli.backends:backends",
+    "config": "llamactl_py.cli.config:config",
 }
 
 SUMMARIES = {
@@ -47,6 +48,7 @@ SUMMARIES = {
     "logs": "Show the log of an instance.",
     "keys": "Make, list and revoke inference keys.",
     "backends": "Show which servers are installed, and what they take.",
+    "config": "Check, show, find and reload the configuration.",
 }
 """Here as well as in the commands' own help (a test compares), so that `llamactl --help` need not import them all."""
 
