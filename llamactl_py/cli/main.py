@@ -33,6 +33,7 @@ COMMANDS = {
     "keys": "llamactl_py.cli.keys:keys",
     "backends": "llamactl_py.cli.backends:backends",
     "config": "llamactl_py.cli.config:config",
+    "import": "llamactl_py.cli.importing:import_",
 }
 
 SUMMARIES = {
@@ -49,6 +50,7 @@ SUMMARIES = {
     "keys": "Make, list and revoke inference keys.",
     "backends": "Show which servers are installed, and what they take.",
     "config": "Check, show, find and reload the configuration.",
+    "import": "Turn a file of llama-swap or llamactl into one of ours.",
 }
 """Here as well as in the commands' own help (a test compares), so that `llamactl --help` need not import them all."""
 
