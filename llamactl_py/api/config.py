@@ -18,7 +18,7 @@ from llamactl_py.reload import reload
 from llamactl_py.services import Services
 
 
-class ConfigView(BaseModel):
+class ConfigView(BaseModel, defer_build=True):  # built when first used, as the next: no start of a daemon needs them
     """The settings in force, section by section as in the file, and where they come from. Secrets are masked."""
 
     server: dict[str, Any]
@@ -37,7 +37,7 @@ class ConfigView(BaseModel):
     warnings: list[str] = Field(description="What was left out, and what replaces it.")
 
 
-class ReloadView(BaseModel):
+class ReloadView(BaseModel, defer_build=True):
     """What reading the configuration again has changed."""
 
     file: str | None = Field(default=None, description="The configuration file that was read.")

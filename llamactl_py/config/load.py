@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llamactl_py.config import legacy
+from llamactl_py.config.document import DECLARED, Document
 from llamactl_py.config.door import refuse_open_door
 from llamactl_py.config.dotenv import DotEnv, read_dotenv
 from llamactl_py.config.paths import config_files
 from llamactl_py.config.settings import Backends, Settings
 from llamactl_py.config.variables import KNOWN_VARIABLES, SECTIONS, from_text, variables
-from llamactl_py.config.yaml_file import DECLARED, Document, read_yaml
 from llamactl_py.ground.errors import BadConfiguration, Invalid, Problem, nearest
 from llamactl_py.ground.validation import kind, parse
 
@@ -92,7 +92,7 @@ def load(sources: Sources) -> Configuration:
     file = sources.find()
     dotenv = read_dotenv(sources.dotenv())
     environ = {**dotenv.variables, **sources.environ}
-    document = read_yaml(file, environ) if file else Document(Path())
+    document = _read(file, environ) if file else Document(Path())
     reading = _Reading()
     reading.problems += [*dotenv.problems, *document.problems]
     reading.dotenv(dotenv)
@@ -119,6 +119,12 @@ def load(sources: Sources) -> Configuration:
         raise BadConfiguration(reading.problems)
     refuse_open_door(found.settings)
     return found
+
+
+def _read(file: Path, environ: Mapping[str, str]) -> Document:
+    from llamactl_py.config.yaml_file import read_yaml  # a daemon without a file starts without it
+
+    return read_yaml(file, environ)
 
 
 @dataclass

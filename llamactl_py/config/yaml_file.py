@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from llamactl_py.config.document import DECLARED, Document
 from llamactl_py.config.expand import INSTANCE_WORDS, Expander
 from llamactl_py.ground.errors import BadConfiguration, Problem
 from llamactl_py.ground.validation import kind
@@ -18,24 +19,11 @@ MAX_FILE_BYTES = 1 << 18
 MAX_DEPTH = 20
 """Settings nest 4 deep, options of instances a few more; YAML's scanner takes time with the square of the depth."""
 
-DECLARED = "declared_instances"
-"""The section of the file that declares instances; all others are settings."""
-
 _OPENING = (yaml.BlockMappingStartToken, yaml.BlockSequenceStartToken, yaml.FlowMappingStartToken, yaml.FlowSequenceStartToken)
 _CLOSING = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
 _INT = "tag:yaml.org,2002:int"
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _NO_ENVIRONMENT: Mapping[str, str] = {}
-
-
-@dataclass
-class Document:
-    """A file's tree, the line of each dotted name in it, and its problems, each with file and line."""
-
-    file: Path
-    tree: dict[str, Any] = field(default_factory=dict)
-    lines: dict[str, int] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
 
 
 def read_yaml(file: Path, environ: Mapping[str, str] = _NO_ENVIRONMENT) -> Document:

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
+from llamactl_py.config.document import DECLARED
 from llamactl_py.config.expand import INSTANCE_WORDS
-from llamactl_py.config.yaml_file import DECLARED
 from llamactl_py.ground.names import MAX_NAME
 
 _REFERENCE = re.compile(r"\$\{(env\.)?([A-Za-z_]\w*)\}|\$\{", re.ASCII)

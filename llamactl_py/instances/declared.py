@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from llamactl_py.backends import Parsed, parse_command
+from llamactl_py.config.document import DECLARED
 from llamactl_py.config.load import Configuration
-from llamactl_py.config.yaml_file import DECLARED
 from llamactl_py.ground.errors import BadConfiguration, Invalid, Problem
 from llamactl_py.ground.names import InstanceName, instance_name
 from llamactl_py.ground.validation import kind

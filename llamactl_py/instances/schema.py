@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from llamactl_py.config import legacy
+from llamactl_py.config.document import DECLARED
 from llamactl_py.config.settings import Settings
-from llamactl_py.config.yaml_file import DECLARED
 from llamactl_py.instances.declared import COMMAND
 from llamactl_py.instances.options import InstanceOptions
 
