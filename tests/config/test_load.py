@@ -196,6 +196,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "instances.port_range": ("21000-21010", (21000, 21010)),
     "auth.management_keys": (f"{KEY},{KEY[::-1]}", (KEY, KEY[::-1])),
     "server.max_body_size": ("2048", 2048),
+    "server.max_buffered_bodies": ("2097152", 2097152),
     "data_dir": ("~/models", Path.home() / "models"),
     "instances.logs_dir": ("/var/log/x", Path("/var/log/x")),
     "instances.sockets_dir": ("/run/x", Path("/run/x")),
