@@ -116,6 +116,9 @@ async def running(configuration: Configuration, asked_to_reload: asyncio.Event |
     settings = configuration.settings
     refuse_open_door(settings)
     declared = read_declared(configuration)
+    for one in declared:
+        for warning in one.warnings:
+            log.warning("%s: %s: %s", one.where, one.name, warning)
     lock = DataDirectoryLock(settings.data_dir)
     try:
         (settings.data_dir / paths.ADDRESS).unlink(missing_ok=True)  # of a daemon that was killed

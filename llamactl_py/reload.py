@@ -129,6 +129,8 @@ async def _try(services: Services) -> None:
             log.error("  %s", problem)
     except LlamactlError as error:
         log.error("the configuration was not read again: %s", error)
+    except Exception:  # a defect of ours, met in somebody's file, must not end what runs
+        log.exception("the configuration was not read again")
 
 
 def _look(configuration: Configuration) -> tuple[tuple[Path, int, int, int] | None, ...]:
@@ -136,7 +138,10 @@ def _look(configuration: Configuration) -> tuple[tuple[Path, int, int, int] | No
     sources = configuration.sources
     if sources is None:
         return ()
-    return tuple(_version(file) for file in (sources.find(), sources.dotenv()))
+    try:
+        return tuple(_version(file) for file in (sources.find(), sources.dotenv()))
+    except OSError:  # the working directory is gone, to which their names are relative
+        return ()
 
 
 def _version(file: Path | None) -> tuple[Path, int, int, int] | None:

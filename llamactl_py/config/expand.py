@@ -8,7 +8,7 @@ from collections.abc import Mapping
 MAX_EXPANDED = 1 << 20
 """Characters that all variables of one file may come to together."""
 
-INSTANCE_WORDS = frozenset({"HOST", "MODEL", "PORT"})
+INSTANCE_WORDS = frozenset({"HOST", "MODEL", "NAME", "PID", "PORT"})
 """`${PORT}` and the like in a declared instance are filled in at each of its starts, not when the file is read."""
 
 _REFERENCE = re.compile(

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llamactl_py.backends import BACKENDS, Parsed, backend, parse_command
+from llamactl_py.backends import Parsed, backend, parse_command
 from llamactl_py.ground.errors import Invalid
 from llamactl_py.importers.write import Imported, command_text
+from llamactl_py.instances.options import InstanceOptions
 
 CUSTOM = "custom"
 """The backend of commands that no other backend knows."""
@@ -122,6 +123,8 @@ def _known(model: Model, words: Sequence[str], environment: dict[str, str]) -> d
         parsed = parse_command([_value(word) for word in words])
     except Invalid:
         return None
+    if parsed.docker and "docker" not in InstanceOptions.model_fields:
+        return None  # a version that has no containers can still run the command that makes one
     for warning in parsed.warnings:
         if not _ADDRESS.match(warning):  # everybody had to give one there; here nobody misses it
             model.note("cmd", warning)
@@ -164,8 +167,6 @@ def _without_owned(parsed: Parsed, words: Sequence[str]) -> list[str]:
 def _custom(model: Model, words: Sequence[str]) -> dict[str, Any]:
     """As a command of any kind."""
     options: dict[str, Any] = {}
-    if CUSTOM not in BACKENDS:
-        model.note("cmd", f"its program is none that is known here, and this version cannot run {CUSTOM} commands")
     if not any("${PORT}" in word for word in words):
         model.note("cmd", "has to listen on the port that the daemon gives it: put ${PORT} where the port belongs")
     if endpoint := model.get("checkEndpoint"):

@@ -86,6 +86,8 @@ def _options(raw: object) -> tuple[dict[str, Any], tuple[str, ...]]:
 def _said(parsed: Parsed) -> dict[str, Any]:
     """A parsed command line as options; whatever else one may come to say is an option of the same name."""
     said = {field.name: getattr(parsed, field.name) for field in fields(parsed) if field.name != "warnings"}
+    if said.get("docker"):
+        said["docker_enabled"] = True
     return {name: value for name, value in said.items() if value}
 
 

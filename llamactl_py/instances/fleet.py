@@ -107,7 +107,8 @@ class Fleet:
     async def _load_declared(self, rows: dict[str, InstanceRow], declared: Collection[Declaration]) -> None:
         wanted = {one.name for one in declared}
         gone = [name for name in rows if name not in wanted]
-        rows |= {row.name: row for row in await self.store.declare([name for name in wanted if name not in rows], gone)}
+        new = [one.name for one in declared if one.name not in rows]
+        rows |= {row.name: row for row in await self.store.declare(new, gone)}
         for name in gone:
             log.info("%s is not declared any more and was deleted", name)
             self.workshop.launcher.forget_log(self.workshop.log_file(name))

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from llamactl_py.backends.placeholders import STOP_MEANING
 from llamactl_py.config import legacy
 from llamactl_py.config.dotenv import MAX_FILE_BYTES, read_dotenv
-from llamactl_py.config.expand import MAX_EXPANDED, Expander
+from llamactl_py.config.expand import INSTANCE_WORDS, MAX_EXPANDED, Expander
 from llamactl_py.config.load import Configuration, Origin, Sources, load
 from llamactl_py.config.variables import KNOWN_VARIABLES, SECTIONS, variables
 from llamactl_py.ground.errors import BadConfiguration
@@ -275,6 +276,10 @@ def test_what_an_instance_fills_in_at_its_start_is_left_to_it(tmp_path: Path) ->
     found = read(tmp_path, text, environ={"A": "1", "PORT": "2", "HOST": "::1"})
     assert found.declared == {"a": {"command": "x --port ${PORT} ${HOST} ${MODEL} 1 2"}}
     assert found.settings.server.host == "::1"
+
+
+def test_the_words_left_to_instances_are_those_that_custom_commands_know() -> None:
+    assert set(STOP_MEANING) == INSTANCE_WORDS
 
 
 # ---- llamactl's keys

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import yaml
 
-from llamactl_py.backends import BACKENDS
 from llamactl_py.config.load import Configuration, Sources, load
 from llamactl_py.ground.errors import BadRequest
 from llamactl_py.importers import read
@@ -29,10 +28,7 @@ def notes(found: Imported, beginning: str = "") -> list[str]:
 
 
 def configuration(folder: Path, found: Imported) -> Configuration:
-    """The result, less commands of backends that this version has not."""
-    tree = yaml.safe_load(found.text())
-    usable = {name: one for name, one in tree["declared_instances"].items() if one.get("backend_type", "vllm") in BACKENDS}
-    (folder / "c.yaml").write_text(yaml.safe_dump({**tree, "declared_instances": usable}))
+    (folder / "c.yaml").write_text(found.text())
     return load(Sources(folder / "c.yaml", {"SECRET_TOKEN": "hf_1"}, {}))
 
 
@@ -68,6 +64,11 @@ def test_servers_that_we_know_become_what_our_own_parser_reads(tmp_path: Path) -
     assert (coder.backend_options["ctx_size"], coder.idle_timeout) == (4096, 365 * 86400)
     assert (vision.backend_type, vision.aliases, vision.idle_timeout) == ("vllm", ("Qwen/Qwen3-VL:32b",), 1800)
     assert not any("--port" in warning or "--host" in warning for one in found.values() for warning in one.warnings)
+
+
+def test_the_whole_file_passes_our_own_check(tmp_path: Path) -> None:
+    names = ["chat", "coder", "Qwen-Qwen3-VL-32b", "speech", "contained", "elsewhere"]
+    assert list(declared(tmp_path, read(FILE.read_text()))) == names
 
 
 def test_commands_that_we_do_not_know_become_custom_ones() -> None:
