@@ -41,7 +41,7 @@ class KeyRing:
 
     def use_management_keys(self, more: Iterable[str]) -> None:
         """From now on these are management keys, beside those that were given at the start, and no others are."""
-        self._more_managers = {digest(key): Caller("management", is_manager=True) for key in more}
+        self._more_managers = {digest(key): Caller(MANAGEMENT, is_manager=True) for key in more}
 
     async def load(self) -> None:
         self._rows = {row.digest: row for row in await self._store.all()}

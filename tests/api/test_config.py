@@ -268,7 +268,7 @@ async def test_an_instance_may_be_renamed_keeping_its_old_name_as_an_alias_and_i
     await home.write({"old": home.stub("old"), "Twin": home.stub("twin")})
     await home.h.chat("old")
     done = await home.write({"new": home.stub("new", aliases=["old"]), "twin": home.stub("twin")})
-    assert done == {"added": ["new", "twin"], "removed": ["old", "Twin"]}
+    assert done == {"added": ["new", "twin"], "removed": ["Twin", "old"]}
     assert (await home.h.chat("old"))[1]["model"]
     assert sorted(await home.names()) == ["new", "twin"]
 
