@@ -17,7 +17,6 @@ KEYS: Mapping[str, str] = {
     "server.allowed_headers": "pages of other origins are refused, so there are no headers to allow them",
     "server.enable_swagger": "the API is always described at /api/v1/openapi.json; it asks for a management key",
     "server.response_headers": "it never had an effect; a reverse proxy can add headers",
-    "backends.*.docker": "containers are not run by settings; give the instance a command that runs one",
     "backends.*.response_headers": "answers keep their backend's headers; a reverse proxy can add more",
     "backends.*.cache_dir": "set LLAMA_CACHE in this backend's environment",
     "backends.*.download_timeout": "nothing is downloaded here; what a server downloads counts into default_start_timeout",
@@ -37,11 +36,6 @@ KEYS: Mapping[str, str] = {
 VARIABLES: Mapping[str, str] = {
     "LLAMACTL_ALLOWED_ORIGINS": KEYS["server.allowed_origins"],
     "LLAMACTL_ENABLE_SWAGGER": KEYS["server.enable_swagger"],
-    **{
-        f"LLAMACTL_{kind}_{what}": KEYS["backends.*.docker"]
-        for kind in ("LLAMACPP", "VLLM")
-        for what in ("DOCKER_ENABLED", "DOCKER_IMAGE", "DOCKER_ARGS", "DOCKER_ENV")
-    },
     **{f"LLAMACTL_{kind}_RESPONSE_HEADERS": KEYS["backends.*.response_headers"] for kind in ("LLAMACPP", "VLLM", "MLX")},
     "LLAMACTL_LLAMACPP_CACHE_DIR": "set LLAMA_CACHE in the environment of the daemon",
     "LLAMACTL_LLAMACPP_DOWNLOAD_TIMEOUT": KEYS["backends.*.download_timeout"],

@@ -114,15 +114,21 @@ class Server(Frozen):
 class Docker(Frozen):
     """How one kind of server is run in a container."""
 
-    enabled: bool = setting(False, None, "Run its instances in containers, unless their own docker_enabled says otherwise.")
-    engine: str = setting("docker", None, "Program that runs containers: docker, podman, or a path.")
-    image: str = setting("", None, "Image to run; empty takes the one that the server's makers publish.")
+    enabled: bool = setting(
+        False,
+        "LLAMACTL_{KIND}_DOCKER_ENABLED",
+        "Run its instances in containers, unless their own docker_enabled says otherwise.",
+    )
+    engine: str = setting("docker", "LLAMACTL_{KIND}_DOCKER_ENGINE", "Program that runs containers: docker, podman, or a path.")
+    image: str = setting(
+        "", "LLAMACTL_{KIND}_DOCKER_IMAGE", "Image to run; empty takes the one that the server's makers publish."
+    )
     args: tuple[str, ...] | None = setting(
         None,
-        None,
+        "LLAMACTL_{KIND}_DOCKER_ARGS",
         "Further words for `run`, before the image; unset takes what the usual image needs (vLLM: --gpus all --shm-size 1g).",
     )
-    environment: dict[str, str] = setting({}, None, "Environment variables inside the container.")
+    environment: dict[str, str] = setting({}, "LLAMACTL_{KIND}_DOCKER_ENV", "Environment variables inside the container.")
 
 
 class Backend(Frozen):

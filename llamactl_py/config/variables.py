@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel
 
-from llamactl_py.config.settings import Settings
+from llamactl_py.config.settings import Backends, Settings
 
 OTHER_VARIABLES = (
     "LLAMACTL_CONFIG_PATH",
@@ -27,7 +27,8 @@ def variables(model: type[BaseModel] = Settings, prefix: str = "", kind: str = "
         said = extra.get("env") if isinstance(extra, dict) else None
         dotted = prefix + (field.alias or name)
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from variables(inner, f"{dotted}.", str(said or (field.alias or name).upper().replace("-", "_")))
+            own = str(said or (field.alias or name).upper().replace("-", "_"))
+            yield from variables(inner, f"{dotted}.", own if model is Backends else kind)
         elif isinstance(said, str):
             yield dotted, said.replace("{KIND}", kind)
 

@@ -95,4 +95,4 @@ def test_every_setting_and_option_is_described() -> None:
     assert set(entry["properties"]) == {"command", *InstanceOptions.model_fields}
     assert at("database")["deprecated"] is True
     assert at("server")["properties"]["allowed_origins"]["deprecated"] is True
-    assert at("backends.llama-cpp")["properties"]["docker"]["deprecated"] is True
+    assert at("backends.llama-cpp")["properties"]["cache_dir"]["deprecated"] is True
