@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from llamactl_py.config.changes import Adopted, adopt
 from llamactl_py.config.load import Configuration
@@ -107,16 +106,16 @@ async def keep_current(services: Services, asked: asyncio.Event) -> None:
     What goes wrong is logged; the daemon goes on as it was.
     """
     interval = services.settings.server.config_watch_interval
-    seen = await asyncio.to_thread(_look, services.configuration)
-    moving = seen
+    moving = tried = services.configuration.looked
     while True:
         was_asked = await within(interval or FOR_EVER, asked.wait())
         asked.clear()
-        found = await asyncio.to_thread(_look, services.configuration)
+        sources = services.configuration.sources
+        found = await asyncio.to_thread(sources.look) if sources else ()
         is_settled = found == moving  # a file that still changes is still being written
         moving = found
-        if was_asked or (is_settled and found != seen):
-            seen = found
+        if was_asked or (is_settled and found not in (services.configuration.looked, tried)):
+            tried = found
             await _try(services)
 
 
@@ -131,24 +130,3 @@ async def _try(services: Services) -> None:
         log.error("the configuration was not read again: %s", error)
     except Exception:  # a defect of ours, met in somebody's file, must not end what runs
         log.exception("the configuration was not read again")
-
-
-def _look(configuration: Configuration) -> tuple[tuple[Path, int, int, int] | None, ...]:
-    """What tells one version of the files from another: size, time, and inode, as editors replace files. Blocks."""
-    sources = configuration.sources
-    if sources is None:
-        return ()
-    try:
-        return tuple(_version(file) for file in (sources.find(), sources.dotenv()))
-    except OSError:  # the working directory is gone, to which their names are relative
-        return ()
-
-
-def _version(file: Path | None) -> tuple[Path, int, int, int] | None:
-    if file is None:
-        return None
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return file, found.st_size, found.st_mtime_ns, found.st_ino

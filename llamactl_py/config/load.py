@@ -53,6 +53,21 @@ class Sources:
         file = self.find()
         return file.with_name(".env") if file else Path(".env")
 
+    def look(self) -> tuple[object, ...]:
+        """What tells one version of the files from another: name, size, time, and inode, as editors replace files."""
+        try:
+            return tuple(_version(file) for file in (self.find(), self.dotenv()))
+        except OSError:  # the working directory is gone, to which their names are relative
+            return ()
+
+
+def _version(file: Path | None) -> tuple[object, ...]:
+    try:
+        found = file.stat() if file else None
+    except OSError:
+        found = None
+    return (file, found.st_size, found.st_mtime_ns, found.st_ino) if found else (file,)
+
 
 @dataclass(frozen=True)
 class Configuration:
@@ -69,6 +84,8 @@ class Configuration:
     declared: Mapping[str, object] = field(default_factory=dict)
     """Instances as the file has them, by name."""
     warnings: tuple[str, ...] = ()
+    looked: tuple[object, ...] = ()
+    """The version of the files that was read (`Sources.look`)."""
 
     def again(self) -> Configuration:
         """What the same sources say now. Raises BadConfiguration."""
@@ -89,6 +106,7 @@ class Configuration:
 
 def load(sources: Sources) -> Configuration:
     """Read everything and check it. Raises BadConfiguration with every problem found."""
+    looked = sources.look()  # first: what changes while we read is new
     file = sources.find()
     dotenv = read_dotenv(sources.dotenv())
     environ = {**dotenv.variables, **sources.environ}
@@ -110,6 +128,7 @@ def load(sources: Sources) -> Configuration:
         reading.origins,
         reading.declared,
         tuple(reading.warnings),
+        looked,
     )
     try:
         found = replace(found, settings=parse(Settings, reading.tree))

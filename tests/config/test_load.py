@@ -207,7 +207,13 @@ SAMPLES: dict[str, tuple[str, object]] = {
 def test_every_variable_sets_its_setting(name: str, variable: str) -> None:
     default = value_of(load(None, {}, {}), name)
     by_type = {bool: (str(not default), not default), int: ("11", 11), float: ("11", 660.0 if "idle_timeout" in name else 11.0)}
-    by_last_name = {"command": ("/opt/x", "/opt/x"), "args": ("-a 'b c'", ("-a", "b c")), "environment": ("A=1,B=x=y", A_AND_B)}
+    by_last_name = {
+        "command": ("/opt/x", "/opt/x"),
+        "engine": ("podman", "podman"),
+        "image": ("a/b", "a/b"),
+        "args": ("-a 'b c'", ("-a", "b c")),
+        "environment": ("A=1,B=x=y", A_AND_B),
+    }
     text, expected = SAMPLES.get(name) or by_last_name.get(name.rpartition(".")[2]) or by_type[type(default)]
     assert value_of(load(None, {variable: text}, {}), name) == expected != default
 
