@@ -86,7 +86,7 @@ async def _retire(services: Services, names: Iterable[str]) -> None:
     async def retire(name: str) -> None:
         try:
             async with services.dispatcher.retiring(services.fleet.get(name), force=True):
-                await services.fleet.delete(name)
+                await services.fleet.forget(name)
         except StorageFailed as failure:  # the others go all the same
             failures.append(failure)
 

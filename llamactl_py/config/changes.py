@@ -18,6 +18,7 @@ LIVE = (
     "instances.port_range",
     "instances.max_instances",
     "instances.max_running_instances",
+    "instances.group_limits",
     "instances.enable_lru_eviction",
     "instances.default_auto_restart",
     "instances.default_max_restarts",

@@ -195,7 +195,7 @@ class Instances(Frozen):
         -1, "LLAMACTL_MAX_RUNNING_INSTANCES", "How many instances may be up at once; -1 means any number.", ge=-1
     )
     group_limits: dict[GroupName, Annotated[int, Field(ge=-1)]] = setting(
-        {}, None, "How many instances of a group may be up at once, by the group's name; -1 means any number."
+        {}, "LLAMACTL_GROUP_LIMITS", "How many instances of a group may be up at once, by the group's name; -1 means any number."
     )
     enable_lru_eviction: bool = setting(
         True, "LLAMACTL_ENABLE_LRU_EVICTION", "When a limit is reached, stop the idle instance that was used longest ago."

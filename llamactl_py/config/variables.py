@@ -51,7 +51,7 @@ _LISTS = {"server.allowed_hosts", "auth.management_keys"}
 def from_text(name: str, text: str) -> object:
     """A variable's text as its setting's type; what is not read here pydantic reads. Raises ValueError.
 
-    Lists are split at commas, a port range also at '-', a backend's arguments as a shell does, its environment is K=V,K=V.
+    Lists are split at commas, a port range also at '-', a backend's arguments as a shell does, its environment and the limits of groups are K=V,K=V.
     """
     if name == "instances.port_range":
         return text.replace("-", ",").split(",")
@@ -59,11 +59,11 @@ def from_text(name: str, text: str) -> object:
         return _parts(text)
     if name.startswith("backends.") and name.endswith(".args"):
         return shlex.split(text)
-    if name.startswith("backends.") and name.endswith(".environment"):
+    if name == "instances.group_limits" or (name.startswith("backends.") and name.endswith(".environment")):
         pairs = [part.partition("=") for part in _parts(text)]
         if any(not key.strip() or not equals for key, equals, _ in pairs):
             raise ValueError("expected NAME=value,NAME=value")
-        return {key.strip(): value for key, _, value in pairs}
+        return {key.strip(): value.strip() for key, _, value in pairs}
     return text
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from llamactl_py.config.settings import Instances
 from llamactl_py.ground.errors import BadRequest
 from llamactl_py.importers import macros
 from llamactl_py.importers.llama_swap_model import Model, convert
@@ -122,10 +121,10 @@ def _groups(made: Imported, tree: dict[str, Any], lines: dict[str, int], names: 
         at_once, others = (max(at_once, size), others) if exclusive else (at_once, others + size)
         if swap:
             limits[label] = 1
-        _tell_group(made, lines.get(key, 0), key, rules, has_limits="group_limits" in Instances.model_fields)
+        _tell_group(made, lines.get(key, 0), key, rules)
     at_once = max(at_once, 1 if len(grouped) < len(made.instances) else 0)
     made.set("instances", "max_running_instances", max(at_once + others, 1))
-    if limits and "group_limits" in Instances.model_fields:
+    if limits:
         made.set("instances", "group_limits", limits)
 
 
@@ -146,9 +145,7 @@ def _find_groups(made: Imported, tree: dict[str, Any], lines: dict[str, int]) ->
     return "groups", tree["groups"] if isinstance(tree.get("groups"), dict) else {}
 
 
-def _tell_group(made: Imported, line: int, key: str, rules: dict[str, Any], has_limits: bool) -> None:
-    if rules.get("swap", True) and not has_limits:
-        made.note(line, f"{key}.swap", "only instances.max_running_instances limits who runs; no limit holds for a group")
+def _tell_group(made: Imported, line: int, key: str, rules: dict[str, Any]) -> None:
     if rules.get("exclusive", True):
         made.note(
             line, f"{key}.exclusive", "members of other groups stay up while there is room; the one used longest ago leaves"

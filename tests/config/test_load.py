@@ -197,6 +197,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "auth.management_keys": (f"{KEY},{KEY[::-1]}", (KEY, KEY[::-1])),
     "server.max_body_size": ("2048", 2048),
     "server.max_buffered_bodies": ("2097152", 2097152),
+    "instances.group_limits": ("a=1, b=2", {"a": 1, "b": 2}),
     "data_dir": ("~/models", Path.home() / "models"),
     "instances.logs_dir": ("/var/log/x", Path("/var/log/x")),
     "instances.sockets_dir": ("/run/x", Path("/run/x")),
