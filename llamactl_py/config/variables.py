@@ -51,7 +51,8 @@ _LISTS = {"server.allowed_hosts", "auth.management_keys"}
 def from_text(name: str, text: str) -> object:
     """A variable's text as its setting's type; what is not read here pydantic reads. Raises ValueError.
 
-    Lists are split at commas, a port range also at '-', a backend's arguments as a shell does, its environment and the limits of groups are K=V,K=V.
+    Lists are split at commas, a port range also at '-', a backend's arguments as a shell does; its environment, and the limits
+    of groups, are K=V,K=V.
     """
     if name == "instances.port_range":
         return text.replace("-", ",").split(",")
