@@ -178,6 +178,14 @@ class Client:
     def delete_key(self, id_: int) -> None:
         self._json("DELETE", f"/api/v1/auth/keys/{id_}")
 
+    def config(self) -> dict[str, Any]:
+        shown: dict[str, Any] = self._json("GET", "/api/v1/config")
+        return shown
+
+    def reload_config(self) -> dict[str, Any]:
+        done: dict[str, Any] = self._json("POST", "/api/v1/config/reload")
+        return done
+
     def version(self) -> str:
         with self._request("GET", "/api/v1/version") as answer:
             return answer.read().decode()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import ipaddress
 import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,14 @@ from llamactl_py.api.access_log import AccessLog
 from llamactl_py.api.inference import FrontDesk
 from llamactl_py.auth.keys import KeyRing, management_key
 from llamactl_py.config import paths
-from llamactl_py.config.settings import Server, Settings
+from llamactl_py.config.door import for_url, listen, refuse_open_door
+from llamactl_py.config.load import Configuration
+from llamactl_py.config.settings import Server
 from llamactl_py.ground import clock
-from llamactl_py.ground.errors import BadConfiguration, DaemonRefused, LlamactlError, ShuttingDown, StorageFailed
+from llamactl_py.ground.errors import LlamactlError, ShuttingDown, StorageFailed
 from llamactl_py.ground.ticket import Ticket
 from llamactl_py.instances.command import ENGINE, Workshop, inherited
+from llamactl_py.instances.declared import Declaration, read_declared
 from llamactl_py.instances.fleet import Fleet
 from llamactl_py.instances.ports import Ports
 from llamactl_py.instances.programs import Programs
@@ -33,6 +35,7 @@ from llamactl_py.launchers.local import LocalLauncher
 from llamactl_py.proxy.desk import Patience
 from llamactl_py.proxy.door import Door
 from llamactl_py.proxy.upstream import Pool
+from llamactl_py.reload import keep_current
 from llamactl_py.scheduler.dispatcher import Dispatcher
 from llamactl_py.services import Services
 from llamactl_py.storage.database import Database
@@ -72,11 +75,13 @@ class Running:
             instance.hurry()
 
 
-async def serve(settings: Settings, started: Callable[[Running], None], environ: Mapping[str, str] = os.environ) -> None:
-    """Run until SIGINT or SIGTERM; the first drains, the second hurries. Raises DaemonRefused when it cannot start."""
-    stop = asyncio.Event()
+async def serve(configuration: Configuration, started: Callable[[Running], None]) -> None:
+    """Run until SIGINT or SIGTERM; the first drains, the second hurries. SIGHUP reads the configuration again, unless it says
+    that our terminal was closed: then it ends us too. Raises DaemonRefused when it cannot start."""
+    stop, asked_to_reload = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     daemon: Running | None = None
+    had_terminal = has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # as nohup has it
 
     def on_signal() -> None:
         if stop.is_set() and daemon:
@@ -84,24 +89,39 @@ async def serve(settings: Settings, started: Callable[[Running], None], environ:
             daemon.hurry()
         stop.set()
 
+    def on_hangup() -> None:
+        if had_terminal and not has_terminal():
+            on_signal()
+        else:
+            asked_to_reload.set()
+
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     try:
-        async with running(settings, environ) as daemon:
+        async with running(configuration, asked_to_reload) as daemon:
             started(daemon)
             await asyncio.wait([daemon.furnished])
             gc.freeze()  # what start-up made lives as long as we do: no collection needs to look at it again
             await stop.wait()
             log.info("shutting down")
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.remove_signal_handler(number)
 
 
 @asynccontextmanager
-async def running(settings: Settings, environ: Mapping[str, str] = os.environ) -> AsyncIterator[Running]:
-    """A daemon for the length of the block; when it is left nothing of ours runs any more. Raises DaemonRefused."""
+async def running(configuration: Configuration, asked_to_reload: asyncio.Event | None = None) -> AsyncIterator[Running]:
+    """A daemon for the length of the block; when it is left nothing of ours runs any more. Raises DaemonRefused.
+
+    The configuration is read again whenever *asked_to_reload* is set.
+    """
+    settings = configuration.settings
     refuse_open_door(settings)
+    declared = read_declared(configuration)
+    for one in declared:
+        for warning in one.warnings:
+            log.warning("%s: %s: %s", one.where, one.name, warning)
     lock = DataDirectoryLock(settings.data_dir)
     try:
         (settings.data_dir / paths.ADDRESS).unlink(missing_ok=True)  # of a daemon that was killed
@@ -109,7 +129,7 @@ async def running(settings: Settings, environ: Mapping[str, str] = os.environ) -
         try:
             database = Database(settings.data_dir / paths.DATABASE)
             try:
-                async with _alive(settings, environ, listener, database) as daemon:
+                async with _alive(configuration, declared, asked_to_reload or asyncio.Event(), listener, database) as daemon:
                     yield daemon
             finally:
                 database.close()
@@ -121,8 +141,13 @@ async def running(settings: Settings, environ: Mapping[str, str] = os.environ) -
 
 @asynccontextmanager
 async def _alive(
-    settings: Settings, environ: Mapping[str, str], listener: socket.socket, database: Database
+    configuration: Configuration,
+    declared: Collection[Declaration],
+    asked_to_reload: asyncio.Event,
+    listener: socket.socket,
+    database: Database,
 ) -> AsyncIterator[Running]:
+    settings = configuration.settings
     port = listener.getsockname()[1]
     key, is_new = management_key(settings.data_dir / paths.MANAGEMENT_KEY)
     tickets = TicketStore(database, clock.now)
@@ -131,15 +156,17 @@ async def _alive(
         settings.data_dir, clock.now, int(instances.log_rotation_max_size * 1e6), instances.log_rotation_backups
     )
     left = await tickets.all()
-    swept = await _sweep(launcher, left, environ)
+    swept = await _sweep(launcher, left, configuration.environ)
     programs = Programs(launcher.errands.run, ProgramStore(database, clock.now), instances.program_timeout)
     ports = Ports(*instances.port_range, exclude=(port,))
-    workshop = Workshop(settings, launcher, tickets, ports, environ, programs=programs)
+    workshop = Workshop(settings, launcher, tickets, ports, configuration.environ, programs=programs)
     store = InstanceStore(database, clock.now)
     fleet = Fleet(store, workshop, clock.now)
-    keys = KeyRing(KeyStore(database, clock.now), clock.now, (key, *settings.auth.management_keys))
+    keys = KeyRing(KeyStore(database, clock.now), clock.now, (key,))
+    keys.use_management_keys(settings.auth.management_keys)
     await keys.load()
-    to_resume = [name for name in {*await fleet.load(), *(ticket.instance for ticket in left)} if _is_to_resume(fleet, name)]
+    was_up = {*await fleet.load(declared), *(ticket.instance for ticket in left)}
+    to_resume = [name for name in was_up if _is_to_resume(fleet, name)]
     await store.mark_resume(to_resume)  # before the tickets that say so are forgotten
     for ticket in left:
         await tickets.remove(ticket.token)
@@ -147,7 +174,7 @@ async def _alive(
     pool = Pool(settings.server.connect_timeout, settings.server.response_timeout)
     async with asyncio.TaskGroup() as tasks:
         ledger = Ledger(settings.server.request_history, clock.now)
-        services = Services(settings, fleet, dispatcher, keys, pool, ledger, clock.now, webui_folder())
+        services = Services(settings, fleet, dispatcher, keys, pool, ledger, clock.now, webui_folder(), configuration)
         access = AccessLog(clock.now) if settings.server.access_log else None
         door = Door(
             FrontDesk(services),
@@ -156,19 +183,21 @@ async def _alive(
             settings.server.fast_path,
             access.add if access else None,
         )
-        works = (fleet.run(), dispatcher.run(), pool.run(), door.run(), launcher.maintain(), programs.run())
+        reloading = keep_current(services, asked_to_reload)
+        works = (fleet.run(), dispatcher.run(), pool.run(), door.run(), launcher.maintain(), programs.run(), reloading)
         workers = [tasks.create_task(work) for work in works]
         await asyncio.sleep(0)  # let the fleet employ its owners
         server = await asyncio.get_running_loop().create_server(door, sock=listener, backlog=1024)
-        url = f"http://{_for_url(settings.server.host)}:{port}"
+        url = f"http://{for_url(settings.server.host)}:{port}"
         _write_address(settings.data_dir, url)
         furnished = tasks.create_task(_furnish(door, services, access))
-        tasks.create_task(_resume(dispatcher, fleet, store, to_resume))
+        to_start = [*to_resume, *(i.name for i in fleet if i.options.autostart and i.name not in to_resume)]
+        tasks.create_task(_resume(dispatcher, fleet, store, to_start))
         workshop.ask_about(instance.options for instance in fleet)
         try:
             yield Running(url, key, is_new, settings.data_dir / paths.MANAGEMENT_KEY, services, tuple(swept), furnished)
         finally:
-            await _shut_down(services, store, server, door, to_resume)
+            await _shut_down(services, store, server, door, to_start)
             await (await furnished).cleanup()
             pool.close()
             if access:
@@ -226,70 +255,32 @@ def _is_to_resume(fleet: Fleet, name: str) -> bool:
 
 
 async def _resume(dispatcher: Dispatcher, fleet: Fleet, store: InstanceStore, names: list[str]) -> None:
-    """Bring up what was up when the last daemon ended, as far as there is room; *names* gets shorter with each."""
+    """Bring up what was up when the last daemon ended, or has autostart, as far as there is room; *names* gets shorter."""
     while names:
         try:
             await dispatcher.start(fleet.get(names[0]))
         except ShuttingDown:
             return  # what is left is the next daemon's
         except LlamactlError as error:
-            log.warning("%s was running before and is not started again: %s", names[0], error)
+            log.warning("%s was to be started with the daemon, and is not: %s", names[0], error)
         names.pop(0)
     with suppress(StorageFailed):  # then they are started once more by the next daemon
         await store.mark_resume(())
+
+
+def has_terminal() -> bool:
+    """Have we a terminal that somebody may type at? One that was closed counts as none."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def webui_folder() -> Path:
     """Where the web page is: beside this file in an installed package, beside the package in a checkout."""
     installed = Path(__file__).parent / "webui"
     return installed if installed.is_dir() else Path(__file__).parent.parent / "webui"
-
-
-def refuse_open_door(settings: Settings) -> None:
-    """Whoever may manage may run any command here: a door that others can reach needs both locks. Raises DaemonRefused."""
-    auth = settings.auth
-    if not is_loopback(settings.server.host) and not (auth.require_inference_auth and auth.require_management_auth):
-        raise BadConfiguration(
-            f"refusing to listen on {settings.server.host} without keys: set auth.require_inference_auth and "
-            "auth.require_management_auth to true, or listen on 127.0.0.1"
-        )
-
-
-def is_loopback(host: str) -> bool:
-    """Can only this machine reach *host*?"""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def listen(settings: Settings) -> socket.socket:
-    """The listening socket, bound before anything is started. Raises DaemonRefused."""
-    host, port = settings.server.host, settings.server.port
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(1024)
-        except OSError:
-            listener.close()
-            raise
-    except (OSError, UnicodeError) as error:  # the latter: a name that no domain name can be
-        why = getattr(error, "strerror", None) or error
-        raise DaemonRefused(f"cannot listen on {host}:{port}: {why}; choose another with --host and --port") from None
-    listener.setblocking(False)
-    return listener
-
-
-def _for_url(host: str) -> str:
-    """*host* as others on this machine reach it."""
-    if host in ("0.0.0.0", "::"):  # noqa: S104 not bound here, only compared
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host
 
 
 def _write_address(data_dir: Path, url: str) -> None:

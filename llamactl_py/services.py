@@ -13,6 +13,7 @@ from llamactl_py.accounting.ledger import Ledger
 from llamactl_py.auth.keys import MANAGEMENT, KeyRing
 from llamactl_py.auth.policy import Requirements
 from llamactl_py.backends import backend
+from llamactl_py.config.load import Configuration
 from llamactl_py.config.settings import Settings
 from llamactl_py.events.bus import Bus
 from llamactl_py.ground.clock import Now
@@ -45,6 +46,9 @@ class Services:
     ledger: Ledger
     now: Now
     webui: Path
+    configuration: Configuration
+    """As it was read last; `settings` are those of it that a running daemon can take over."""
+    reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
     routes: Routes = field(default_factory=Routes)
     requirements: Requirements = field(init=False)
     bodies: Bodies = field(init=False)
@@ -61,14 +65,23 @@ class Services:
     def __post_init__(self) -> None:
         self.bodies = Bodies(self.settings.server.max_buffered_bodies)
         self.time = asyncio.get_running_loop().time
-        auth = self.settings.auth
-        self.requirements = Requirements(auth.require_inference_auth, auth.require_management_auth)
+        self.requirements = _requirements(self.settings)
         self.bus = Bus(self.settings.server.event_history, secrets.token_hex(4))
         self.fleet.on_change(self._tell_state)
         self.fleet.on_edit(self._tell_edit)
         self.fleet.on_reshape(self._reroute)
         self.fleet.on_reshape(self.settle_ledger)
         self._reroute()
+
+    def use(self, configuration: Configuration, settings: Settings) -> None:
+        """From now on go by these *settings*, of this *configuration*."""
+        self.configuration, self.settings = configuration, settings
+        self.requirements = _requirements(settings)
+        workshop = self.fleet.workshop
+        workshop.settings, workshop.environ = settings, configuration.environ
+        workshop.ports.use_range(*settings.instances.port_range)
+        self.keys.use_management_keys(settings.auth.management_keys)
+        self.dispatcher.use(settings.instances)
 
     def settle_ledger(self) -> None:
         """Tell the ledger which instances and keys there are. When some were deleted it need not be at once, but at last."""
@@ -122,6 +135,10 @@ class Services:
 
     def _reroute(self) -> None:
         self.routes = Routes(_entry(instance) for instance in self.fleet)
+
+
+def _requirements(settings: Settings) -> Requirements:
+    return Requirements(settings.auth.require_inference_auth, settings.auth.require_management_auth)
 
 
 def _entry(instance: Instance) -> Entry:

@@ -26,7 +26,10 @@ from llamactl_py.app import API
 from llamactl_py.backends import BACKENDS
 from llamactl_py.backends.placeholders import STOP_MEANING
 from llamactl_py.cli.main import cli
+from llamactl_py.config import legacy
+from llamactl_py.config.changes import LIVE
 from llamactl_py.config.settings import Backend, Docker, Settings
+from llamactl_py.config.variables import SECTIONS, variables
 from llamactl_py.ground.validation import parse
 from llamactl_py.instances.options import InstanceOptions, parse_options
 from llamactl_py.instances.state import EDGES, State, status_word
@@ -68,15 +71,19 @@ def unit(model: type[BaseModel], field: str) -> str:
 
 def settings() -> str:
     """Every setting. Those of each backend are the same, and listed once."""
-    kinds = ", ".join(code(field.alias or name) for name, field in type(Settings().backends).model_fields.items())
     rows = list(_settings(Settings, ""))
     for model, prefix in ((Backend, "backends.KIND"), (Docker, "backends.KIND.docker")):
         rows += [
-            [code(f"{prefix}.{name}"), shown(field.default), "", field.description or ""]
+            [code(f"{prefix}.{name}"), shown(field.default), "see below", field.description or ""]
             for name, field in model.model_fields.items()
             if field.annotation is not Docker
         ]
-    return table(("setting", "default", "variable", "meaning"), rows) + f"\n`KIND` is one of {kinds}.\n"
+    by_kind: dict[str, list[str]] = {}
+    for dotted, variable in variables():
+        if dotted.startswith("backends."):
+            by_kind.setdefault(dotted.split(".")[1], []).append(code(variable))
+    kinds = table(("`KIND`", "variables"), ([code(kind), ", ".join(known)] for kind, known in by_kind.items()))
+    return f"{table(('setting', 'default', 'variable', 'meaning'), rows)}\n{kinds}"
 
 
 def _settings(model: type[BaseModel], prefix: str) -> Iterator[list[str]]:
@@ -247,8 +254,20 @@ def _option(option: click.Option) -> tuple[str, str]:
     return code(", ".join(option.opts) + value), meaning.replace("[default: ", "Default: ").replace("]", ".")
 
 
+def replaced() -> str:
+    """llamactl's keys that are settings no more."""
+    return table(("llamactl's key", "instead"), ([code(key), instead] for key, instead in legacy.KEYS.items()))
+
+
+def live() -> str:
+    """Settings that change while the daemon runs."""
+    return ", ".join(code(f"{name}.*" if name in SECTIONS else name) for name in LIVE) + "\n"
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "settings": settings,
+    "replaced": replaced,
+    "live": live,
     "options": options,
     "states": states,
     "backends": backends,

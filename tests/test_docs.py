@@ -23,8 +23,9 @@ from llamactl_py.api.system import PAGES
 from llamactl_py.app import API
 from llamactl_py.backends import BACKENDS
 from llamactl_py.cli.main import COMMANDS, cli
-from llamactl_py.config.load import OTHER_VARIABLES, load, variables
+from llamactl_py.config.load import Sources, load
 from llamactl_py.config.settings import Backend, Settings
+from llamactl_py.config.variables import OTHER_VARIABLES, variables
 from llamactl_py.instances.options import InstanceOptions
 from llamactl_py.instances.state import EDGES, State
 from tests.support.daemons import daemon
@@ -126,7 +127,7 @@ def test_every_guide_is_in_the_index() -> None:
 # ---- generated parts
 
 
-@pytest.mark.parametrize("script", ["docs.py", "openapi.py"])
+@pytest.mark.parametrize("script", ["docs.py", "openapi.py", "config_schema.py"])
 def test_generated_documents_are_current(script: str) -> None:
     done = subprocess.run(
         (sys.executable, str(ROOT / "scripts" / script), "--check"), capture_output=True, text=True, check=False
@@ -240,8 +241,8 @@ def test_commands_in_the_changelog_exist() -> None:
 
 
 def test_the_example_of_a_configuration_says_the_defaults() -> None:
-    example = load(ROOT / "examples" / "llamactl.yaml", {}, {})
-    default = load(None, {}, {})
+    example = load(Sources(ROOT / "examples" / "llamactl.yaml", {}, {})).settings
+    default = load(Sources(Path(os.devnull), {}, {})).settings
     assert example.model_copy(update={"backends": default.backends}) == default
     for kind in BACKENDS.values():
         if kind.takes_any_command:

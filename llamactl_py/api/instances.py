@@ -100,7 +100,7 @@ async def delete_instance(services: Services, request: web.Request) -> None:
 
     One that is up is refused, unless `force` says to stop it first.
     """
-    instance = named(services, request)
+    instance = services.fleet.to_change(instance_name(request.match_info["name"]))
     refuse_stale(request, instance)  # before it is stopped; and again, as a stop takes its time
     async with services.dispatcher.retiring(instance, force=flag(request, "force")):
         await services.fleet.delete(instance.name, expected=expected(request))
@@ -171,17 +171,18 @@ ROUTES = (
     ),
     Route(
         "PUT", _ONE, replace_instance, Access.MANAGEMENT, "instances", InstanceOptions, InstanceView,
-        raises=(*_CHANGES, errors.NotFound, errors.Changed), example=EXAMPLE, headers=(IF_MATCH,),
+        raises=(*_CHANGES, errors.Declared, errors.NotFound, errors.Changed), example=EXAMPLE, headers=(IF_MATCH,),
     ),
     Route(
         "PATCH", _ONE, patch_instance, Access.MANAGEMENT, "instances", returns=InstanceView,
-        raises=(*_CHANGES, errors.NotFound, errors.Changed, errors.WrongType), headers=(IF_MATCH,),
+        raises=(*_CHANGES, errors.Declared, errors.NotFound, errors.Changed, errors.WrongType), headers=(IF_MATCH,),
         example={"idle_timeout": "1h", "backend_options": {"ctx_size": 16384, "threads": None}},
         body_types=(MEDIA_TYPE, "application/json"),
     ),
     Route(
         "DELETE", _ONE, delete_instance, Access.MANAGEMENT, "instances", status=204,
-        raises=(*_FINDS, errors.Changed, errors.Conflict, errors.Invalid, errors.StorageFailed), headers=(IF_MATCH,),
+        raises=(*_FINDS, errors.Changed, errors.Conflict, errors.Declared, errors.Invalid, errors.StorageFailed),
+        headers=(IF_MATCH,),
         query=(Query("force", "Stop it first if it is up.", {"type": "boolean", "default": False}),),
     ),
     *(

@@ -19,6 +19,7 @@ TABLE: dict[type[LlamactlError], tuple[int, str]] = {
     errors.UnknownModel: (404, "model_not_found"),
     errors.NameTaken: (409, "name_taken"),
     errors.Conflict: (409, "conflict"),
+    errors.Declared: (409, "declared"),
     errors.LimitReached: (409, "limit_reached"),
     errors.Changed: (412, "changed"),
     errors.NotRunning: (503, "instance_not_running"),

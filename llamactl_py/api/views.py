@@ -58,6 +58,8 @@ class InstanceView(Tagged):
     restarts: int = Field(description="Automatic restarts since the daemon started.")
     restart_required: bool = Field(description="Its options were changed while it was up: restart it to apply them.")
     last_exit: ExitView | None = None
+    declared: bool = Field(description="The configuration file declares it: it cannot be changed or deleted here.")
+    declared_at: str | None = Field(default=None, description="FILE:LINE where that is.")
     warnings: list[str] | None = Field(
         default=None,
         description="What is odd about the options just sent, and what of the stored ones the installed server refuses.",
@@ -131,6 +133,8 @@ def show(instance: Instance, warnings: tuple[str, ...] = ()) -> InstanceView:
         restarts=instance.restarts,
         restart_required=instance.running_options is not None and instance.running_options != instance.options,
         last_exit=_exit(instance),
+        declared=bool(instance.declared_at),
+        declared_at=instance.declared_at or None,
         warnings=list(instance.remarks(warnings)) or None,
     )
 

@@ -36,7 +36,12 @@ class KeyRing:
         self._store = store
         self._now = now
         self._managers = {digest(key): Caller(MANAGEMENT, is_manager=True) for key in management_keys}
+        self._more_managers: dict[bytes, Caller] = {}
         self._rows: dict[bytes, KeyRow] = {}
+
+    def use_management_keys(self, more: Iterable[str]) -> None:
+        """From now on these are management keys, beside those that were given at the start, and no others are."""
+        self._more_managers = {digest(key): Caller(MANAGEMENT, is_manager=True) for key in more}
 
     async def load(self) -> None:
         self._rows = {row.digest: row for row in await self._store.all()}
@@ -47,7 +52,7 @@ class KeyRing:
 
     def holder(self, hashed: bytes) -> Caller | None:
         """`caller` for the digest of a key. How long it takes tells of the digest alone, which tells nothing of the key."""
-        if manager := self._managers.get(hashed):
+        if manager := self._managers.get(hashed) or self._more_managers.get(hashed):
             return manager
         row = self._rows.get(hashed)
         if row is None or (row.expires_at is not None and row.expires_at <= self._now()):

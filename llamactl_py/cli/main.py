@@ -32,6 +32,8 @@ COMMANDS = {
     "logs": "llamactl_py.cli.instances:logs",
     "keys": "llamactl_py.cli.keys:keys",
     "backends": "llamactl_py.cli.backends:backends",
+    "config": "llamactl_py.cli.config:config",
+    "import": "llamactl_py.cli.importing:import_",
 }
 
 SUMMARIES = {
@@ -47,6 +49,8 @@ SUMMARIES = {
     "logs": "Show the log of an instance.",
     "keys": "Make, list and revoke inference keys.",
     "backends": "Show which servers are installed, and what they take.",
+    "config": "Check, show, find and reload the configuration.",
+    "import": "Turn a file of llama-swap or llamactl into one of ours.",
 }
 """Here as well as in the commands' own help (a test compares), so that `llamactl --help` need not import them all."""
 

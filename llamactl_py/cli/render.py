@@ -148,6 +148,31 @@ def backend(found: dict[str, Any]) -> None:
             out.print(f"  {escape(', '.join(flag['flags']))}{instead}  [dim]{escape(flag['help'])}[/]")
 
 
+def plain(value: Any) -> str:
+    """A value as one writes it into a YAML file, on one line."""
+    if value is None:
+        return "unset"
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+
+
+def settings(rows: Sequence[tuple[str, str, str]]) -> None:
+    """Settings with their values and origins; what is not a default stands out."""
+    bold = [("[bold]", "[/]") if origin != "default" else ("", "") for _, _, origin in rows]
+    columns = {
+        "SETTING": [f"{on}{escape(name)}{off}" for (name, _, _), (on, off) in zip(rows, bold, strict=True)],
+        "VALUE": [f"{on}{escape(value)}{off}" for (_, value, _), (on, off) in zip(rows, bold, strict=True)],
+        "SAID BY": [escape(origin) if origin != "default" else "[dim]default[/]" for _, _, origin in rows],
+    }
+    for line in _lines(columns):
+        out.print(line)
+
+
+def places(rows: Sequence[tuple[str, str]]) -> None:
+    """Files and what became of them."""
+    for line in _lines({"FILE": [escape(file) for file, _ in rows], "IS": [escape(what) for _, what in rows]}):
+        out.print(line)
+
+
 def warnings(found: Sequence[str]) -> None:
     """What is odd, on stderr."""
     for warning in found:

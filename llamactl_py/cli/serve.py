@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import platform
 import sys
 from collections.abc import Callable, Coroutine
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from llamactl_py import __version__
 from llamactl_py.cli.main import Connection
+from llamactl_py.cli.sources import reads_configuration
 from llamactl_py.ground.importing import quickly
+
+if TYPE_CHECKING:
+    from llamactl_py.config.load import Sources
 
 
 @click.command(short_help="Run the daemon.")
-@click.option(
-    "--config", type=click.Path(path_type=Path, dir_okay=False), envvar="LLAMACTL_CONFIG_PATH", help="Configuration file (YAML)."
-)
-@click.option("--host", help="Address to listen on. [default: 127.0.0.1]")
-@click.option("--port", type=int, help="Port to listen on; 0 takes a free one. [default: 8080]")
-@click.option("--data-dir", help="Where the database, the management key and logs live.")
-@click.option("--max-running-instances", type=int, help="How many instances may be up at once; -1 means any number.")
+@reads_configuration
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
@@ -33,36 +29,25 @@ from llamactl_py.ground.importing import quickly
     show_default=True,
     help="What is logged.",
 )
-@click.pass_obj
-def serve(
-    connection: Connection,
-    config: Path | None,
-    host: str | None,
-    port: int | None,
-    data_dir: str | None,
-    max_running_instances: int | None,
-    log_level: str,
-) -> None:
+def serve(connection: Connection, sources: Sources, log_level: str) -> None:
     """Run the daemon.
 
     It runs in the foreground until Ctrl-C or SIGTERM: then requests in flight may finish, every instance is stopped, and
     nothing of it is left. A second Ctrl-C ends everything at once.
     """
     with quickly():
+        from llamactl_py.config.door import is_loopback
         from llamactl_py.config.load import load
-        from llamactl_py.daemon import Running, is_loopback, raise_file_limit
+        from llamactl_py.daemon import Running, raise_file_limit
         from llamactl_py.daemon import serve as run
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s")
     # It tells each malformed request as an error with a traceback. What goes wrong in our handlers we tell ourselves.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
-    flags = {
-        "server.host": host,
-        "server.port": port,
-        "data_dir": data_dir or (str(connection.data_dir) if connection.data_dir else None),
-        "instances.max_running_instances": max_running_instances,
-    }
-    settings = load(config, os.environ, flags)
+    configuration = load(sources)
+    settings = configuration.settings
+    for warning in configuration.warnings:
+        logging.getLogger("llamactl").warning("%s", warning)
     raise_file_limit()
 
     def started(daemon: Running) -> None:
@@ -84,7 +69,7 @@ def serve(
                 err=True,
             )
 
-    run_loop(lambda: run(settings, started))
+    run_loop(lambda: run(configuration, started))
 
 
 def run_loop(main: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -1,183 +1,249 @@
-"""Where settings come from: defaults < YAML file < LLAMACTL_* variables < command line.
+"""Where the configuration comes from: defaults < .env < YAML file < LLAMACTL_* variables < command line.
 
-Whatever is wrong refuses the start in one message that names the file and line, the variable, or the flag: a daemon that
+Whatever is wrong refuses the whole in one message that names the file and line, the variable, or the flag: a daemon that
 half understood its configuration would run on defaults that nobody chose.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel
-
-from llamactl_py.config.settings import Settings
+from llamactl_py.config import legacy
+from llamactl_py.config.document import DECLARED, Document
+from llamactl_py.config.door import refuse_open_door
+from llamactl_py.config.dotenv import DotEnv, read_dotenv
+from llamactl_py.config.paths import config_files
+from llamactl_py.config.settings import Backends, Settings
+from llamactl_py.config.variables import KNOWN_VARIABLES, SECTIONS, from_text, variables
 from llamactl_py.ground.errors import BadConfiguration, Invalid, Problem, nearest
 from llamactl_py.ground.validation import kind, parse
 
-MAX_FILE_BYTES = 65_536
-MAX_DEPTH = 20
-"""Settings nest 4 deep; YAML's scanner takes time with the square of the depth."""
 
-_OPENING = (yaml.BlockMappingStartToken, yaml.BlockSequenceStartToken, yaml.FlowMappingStartToken, yaml.FlowSequenceStartToken)
-_CLOSING = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
-_INT = "tag:yaml.org,2002:int"
-_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+@dataclass(frozen=True)
+class Origin:
+    """Who says a setting: *where* is FILE:LINE, a variable, a flag, or empty for a default."""
+
+    source: Literal["default", ".env", "file", "environment", "flag"]
+    where: str = ""
+
+    def __str__(self) -> str:
+        return self.where or self.source
 
 
-def load(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> Settings:
-    """The settings. *flags* maps dotted names ('server.port') to values given on the command line. Raises BadConfiguration."""
-    layers: dict[str, str] = {}  # dotted name -> who said it, for the message
-    tree: dict[str, Any] = {}
-    lines: dict[str, int] = {}
-    if file:
-        tree, lines = read_yaml(file)
-    for name, variable in variables():
-        if environ.get(variable):
-            _put(tree, name, _from_text(name, environ[variable]))
-            layers[name] = f"environment variable {variable}"
-    for name, value in flags.items():
+@dataclass(frozen=True)
+class Sources:
+    """Where to read from. *flags* maps dotted names ('server.port') to values given on the command line, None where not given."""
+
+    file: Path | None
+    environ: Mapping[str, str]
+    flags: Mapping[str, object]
+
+    def find(self) -> Path | None:
+        """The file: the one that was named, by flag or by LLAMACTL_CONFIG_PATH, or the first that is where one is looked for."""
+        if named := self.file or self.environ.get("LLAMACTL_CONFIG_PATH"):
+            return Path(os.path.expanduser(named)).absolute()  # noqa: PTH111 Path's raises on ~nobody
+        return next((file.absolute() for file in config_files(self.environ) if os.path.exists(file)), None)  # noqa: PTH110 Path's raises where we may not look
+
+    def dotenv(self) -> Path:
+        """Where `.env` is read: beside the configuration file, or in the working directory where there is none."""
+        file = self.find()
+        return file.with_name(".env") if file else Path(".env")
+
+    def look(self) -> tuple[object, ...]:
+        """What tells one version of the files from another: name, size, time, and inode, as editors replace files."""
+        try:
+            return tuple(_version(file) for file in (self.find(), self.dotenv()))
+        except OSError:  # the working directory is gone, to which their names are relative
+            return ()
+
+
+def _version(file: Path | None) -> tuple[object, ...]:
+    try:
+        found = file.stat() if file else None
+    except OSError:
+        found = None
+    return (file, found.st_size, found.st_mtime_ns, found.st_ino) if found else (file,)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What was read: the settings, the instances that the file declares, and where each thing is said."""
+
+    settings: Settings
+    environ: Mapping[str, str]
+    """The real environment, and below it what `.env` says: what backends may inherit from."""
+    sources: Sources | None = None
+    file: Path | None = None
+    dotenv: Path | None = None
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    """By dotted name, of everything that is not a default. A section has one too: where the file begins it."""
+    declared: Mapping[str, object] = field(default_factory=dict)
+    """Instances as the file has them, by name."""
+    warnings: tuple[str, ...] = ()
+    looked: tuple[object, ...] = ()
+    """The version of the files that was read (`Sources.look`)."""
+
+    def again(self) -> Configuration:
+        """What the same sources say now. Raises BadConfiguration."""
+        return load(self.sources) if self.sources else self
+
+    def located(self, problem: Problem) -> Problem:
+        """*problem*, its dotted name replaced or preceded by the place that said it, or what stands above it."""
+        name = problem.where
+        while name and name not in self.origins:
+            name = name.rpartition(".")[0]
+        origin = self.origins.get(name, Origin("default"))
+        if origin.source == "default":
+            return problem
+        if origin.source == "file":
+            return Problem(origin.where, str(problem))
+        return Problem(f"environment variable {origin.where}" if origin.source == "environment" else origin.where, problem.what)
+
+
+def load(sources: Sources) -> Configuration:
+    """Read everything and check it. Raises BadConfiguration with every problem found."""
+    looked = sources.look()  # first: what changes while we read is new
+    file = sources.find()
+    dotenv = read_dotenv(sources.dotenv())
+    environ = {**dotenv.variables, **sources.environ}
+    document = _read(file, environ) if file else Document(Path())
+    reading = _Reading()
+    reading.problems += [*dotenv.problems, *document.problems]
+    reading.dotenv(dotenv)
+    reading.document(document)
+    reading.environment(sources.environ)
+    for name, value in sources.flags.items():
         if value is not None:
-            _put(tree, name, value)
-            layers[name] = f"--{name.rpartition('.')[2].replace('_', '-')}"
-    unknown = [v for v in environ if v.startswith("LLAMACTL_") and v not in KNOWN_VARIABLES]
-    if unknown:
-        raise BadConfiguration(
-            "; ".join(f"environment variable {v}: unknown{nearest(v, KNOWN_VARIABLES)}" for v in sorted(unknown))
-        )
+            reading.put(name.split("."), value, Origin("flag", f"--{name.rpartition('.')[2].replace('_', '-')}"))
+    found = Configuration(
+        Settings(),
+        environ,
+        sources,
+        file,
+        dotenv.file,
+        reading.origins,
+        reading.declared,
+        tuple(reading.warnings),
+        looked,
+    )
     try:
-        return parse(Settings, tree)
+        found = replace(found, settings=parse(Settings, reading.tree))
     except Invalid as error:
-        raise BadConfiguration("; ".join(_located(p, layers, file, lines) for p in error.problems)) from None
+        reading.problems += map(found.located, error.problems)
+    if reading.problems:
+        raise BadConfiguration(reading.problems)
+    refuse_open_door(found.settings)
+    return found
 
 
-def _located(problem: Problem, layers: Mapping[str, str], file: Path | None, lines: Mapping[str, int]) -> str:
-    where = problem.where
-    while where:
-        if where in layers:
-            return f"{layers[where]}: {problem.what}"
-        if where in lines:
-            return f"{file}:{lines[where]}: {problem}"
-        where = where.rpartition(".")[0]
-    return str(problem)
+def _read(file: Path, environ: Mapping[str, str]) -> Document:
+    from llamactl_py.config.yaml_file import read_yaml  # a daemon without a file starts without it
+
+    return read_yaml(file, environ)
 
 
-def variables(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted setting, environment variable) of every setting that has one."""
-    for name, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from variables(inner, f"{prefix}{field.alias or name}.")
-        elif isinstance(field.json_schema_extra, dict) and isinstance(variable := field.json_schema_extra.get("env"), str):
-            yield prefix + name, variable
+@dataclass
+class _Reading:
+    """The layers so far, the lower ones first."""
+
+    tree: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, Origin] = field(default_factory=dict)
+    declared: dict[str, object] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def put(self, steps: Sequence[str], value: object, origin: Origin) -> None:
+        """*value* as the setting that *steps* lead to, over whatever a lower layer says."""
+        name = ".".join(steps)
+        self._forget(name)
+        tree = self.tree
+        *parents, last = steps
+        for parent in parents:
+            below = tree.setdefault(parent, {})
+            if not isinstance(below, dict):
+                return  # the file is wrong there, which `parse` will tell
+            tree = below
+        tree[last] = value
+        self.origins[name] = origin
+
+    def dotenv(self, said: DotEnv) -> None:
+        def place(variable: str) -> Origin:
+            return Origin(".env", f"{said.file}:{said.lines[variable]}: {variable}")
+
+        if "LLAMACTL_CONFIG_PATH" in said.variables:
+            what = "cannot be set here: which .env is read depends on it; set it in the environment, or use --config"
+            self.problems.append(Problem(place("LLAMACTL_CONFIG_PATH").where, what))
+        self._variables(said.variables, {variable: place(variable) for variable in said.variables})
+
+    def environment(self, environ: Mapping[str, str]) -> None:
+        self._variables(environ, {variable: Origin("environment", variable) for variable in environ})
+
+    def _variables(self, said: Mapping[str, str], origins: Mapping[str, Origin]) -> None:
+        for name, variable in variables():
+            if not said.get(variable):
+                continue
+            try:
+                self.put(name.split("."), from_text(name, said[variable]), origins[variable])
+            except ValueError as error:
+                self.problems.append(Problem(_called(origins[variable]), str(error)))
+        for variable in sorted(said):
+            if not variable.startswith("LLAMACTL_") or variable in KNOWN_VARIABLES:
+                continue
+            if instead := legacy.VARIABLES.get(variable):
+                self.warnings.append(f"{_called(origins[variable])}: is not used: {instead}")
+            else:
+                self.problems.append(Problem(_called(origins[variable]), f"unknown{nearest(variable, KNOWN_VARIABLES)}"))
+
+    def document(self, document: Document) -> None:
+        """Its settings are put over what there is, one by one, so that one layer does not hide what another says beside it."""
+        places = {name: Origin("file", f"{document.file}:{line}") for name, line in document.lines.items() if name}
+        declared = document.tree.pop(DECLARED, None)
+        if declared is not None and not isinstance(declared, dict):
+            what = f"{DECLARED}: expected instances by name, got {kind(declared)}"
+            self.problems.append(Problem(places[DECLARED].where, what))
+        self.declared = declared if isinstance(declared, dict) else {}
+        for name, instead in legacy.take_out(document.tree):
+            self.warnings.append(f"{places[name]}: {name} is not used: {instead}")
+        _spell_alike(document.tree, places)
+        self._lay(document.tree, ())
+        self.origins |= places
+
+    def _lay(self, tree: Mapping[str, Any], above: tuple[str, ...]) -> None:
+        for key, value in tree.items():
+            steps = (*above, key)
+            if isinstance(value, dict) and ".".join(steps) in SECTIONS and isinstance(self._at(steps), dict):
+                self._lay(value, steps)
+            else:
+                self.put(steps, value, Origin("file"))
+
+    def _at(self, steps: Sequence[str]) -> Any:
+        """What the lower layers say there; an empty section where they say nothing."""
+        found: Any = self.tree
+        for step in steps:
+            found = found.setdefault(step, {}) if isinstance(found, dict) else None
+        return found
+
+    def _forget(self, name: str) -> None:
+        """A layer replaces a list or a map as a whole: who said its parts before does not matter any more."""
+        for below in [known for known in self.origins if known.startswith(f"{name}.")]:
+            del self.origins[below]
 
 
-OTHER_VARIABLES = (
-    "LLAMACTL_CONFIG_PATH",
-    "LLAMACTL_URL",
-    "LLAMACTL_API_KEY",
-    "LLAMACTL_TEST_LLAMA_SERVER",
-    "LLAMACTL_TEST_ROUND_TRIPS",
-    "LLAMACTL_SPAWN",
-)
-"""Ours, but not settings: where the file is, and what the command line client and the test suite use."""
-
-KNOWN_VARIABLES = frozenset((*(v for _, v in variables()), *OTHER_VARIABLES))
-
-_LISTS = {"server.allowed_hosts", "auth.management_keys"}
+def _called(origin: Origin) -> str:
+    return f"environment variable {origin.where}" if origin.source == "environment" else origin.where
 
 
-def _from_text(name: str, text: str) -> object:
-    """A variable's text as its setting's type: lists are split at commas, a port range also at '-'; the rest pydantic reads."""
-    if name == "instances.port_range":
-        return text.replace("-", ",").split(",")
-    if name in _LISTS:
-        return [part.strip() for part in text.split(",") if part.strip()]
-    return text
-
-
-def _put(tree: dict[str, Any], name: str, value: object) -> None:
-    *parents, last = name.split(".")
-    for parent in parents:
-        below = tree.setdefault(parent, {})
-        if not isinstance(below, dict):
-            return  # the file is wrong there, which `parse` will tell
-        tree = below
-    tree[last] = value
-
-
-def read_yaml(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """The file's tree, and the line of each dotted name. Raises BadConfiguration (unreadable, not YAML, a key given twice)."""
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(MAX_FILE_BYTES + 1)
-        if len(data) > MAX_FILE_BYTES:
-            raise BadConfiguration(f"{file}: is over {MAX_FILE_BYTES} bytes; that is no configuration file")
-        text = data.decode("utf-8-sig")
-        depth = 0
-        for token in yaml.scan(text):
-            depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
-            if depth > MAX_DEPTH:
-                raise BadConfiguration(f"{file}:{token.start_mark.line + 1}: is nested too deeply")
-            if isinstance(token, yaml.AliasToken):  # a few nested ones expand to gigabytes
-                raise BadConfiguration(
-                    f"{file}:{token.start_mark.line + 1}: YAML aliases (*{token.value}) are not supported; write the value out"
-                )
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise BadConfiguration(f"{file}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise BadConfiguration(f"{file}: is not UTF-8 text") from None
-    except yaml.reader.ReaderError as error:
-        at = text.count("\n", 0, error.position) + 1
-        raise BadConfiguration(f"{file}:{at}: holds U+{error.character:04X}, a character that YAML does not allow") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise BadConfiguration(f"{file}{line}: is not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    lines: dict[str, int] = {}
-    tree = _plain(node, "", lines, file) if node else None
-    if tree is None:
-        return {}, {}
-    if not isinstance(tree, dict):
-        raise BadConfiguration(f"{file}:1: expected settings by name, got {kind(tree)}")
-    return tree, lines
-
-
-def _plain(node: yaml.Node, path: str, lines: dict[str, int], file: Path) -> Any:
-    """A YAML node as plain values, noting lines and refusing duplicate keys: one of the two would be lost silently."""
-    here = node.start_mark.line + 1
-    lines.setdefault(path, here)
-    if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS:
-        raise BadConfiguration(f"{file}:{here}: {path}: YAML tags ({node.tag.rpartition(':')[2]}) are not supported")
-    if isinstance(node, yaml.MappingNode):
-        tree: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
-            if not isinstance(key_node, yaml.ScalarNode) or not key_node.value or not key_node.value.isprintable():
-                raise BadConfiguration(f"{file}:{line}: a name is expected before the colon")
-            key = str(key_node.value)
-            below = f"{path}.{key}" if path else key
-            if below in lines:
-                raise BadConfiguration(f"{file}:{line}: {key} is given twice")
-            lines[below] = line
-            value = _plain(value_node, below, lines, file)
-            if value is not None:  # nothing behind a colon, as when all below it is commented out: the default
-                tree[key] = value
-        return tree
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(item, f"{path}.{i}", lines, file) for i, item in enumerate(node.value)]
-    loader = yaml.SafeLoader("")
-    try:
-        node.value.encode()  # "\ud800" is half a character, which nobody could even print
-        if node.tag == _INT and not re.fullmatch(r"[-+]?(0|[1-9][0-9_]{0,30})", node.value):
-            raise ValueError("YAML would read 010 as 8 and 1:30 as 90")
-        return loader.construct_object(node)
-    except (ValueError, LookupError, AttributeError, yaml.YAMLError):
-        what = "a plain decimal number" if node.tag == _INT else node.tag.rpartition(":")[2]
-        raise BadConfiguration(f"{file}:{here}: {path}: cannot be read as {what}; put it into quotes if text is meant") from None
-    finally:
-        loader.dispose()
+def _spell_alike(tree: dict[str, Any], places: dict[str, Origin]) -> None:
+    """A backend may be written as its slug or as its type; layers meet under the slug. Both in one file are told by `parse`."""
+    backends = tree.get("backends")
+    if not isinstance(backends, dict):
+        return
+    for name, info in Backends.model_fields.items():
+        if info.alias and name in backends and info.alias not in backends:
+            backends[info.alias] = backends.pop(name)
+            old, new = f"backends.{name}", f"backends.{info.alias}"
+            places |= {new + place.removeprefix(old): at for place, at in places.items() if f"{place}.".startswith(f"{old}.")}

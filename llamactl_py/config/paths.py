@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 DATABASE = "llamactl.db"
@@ -17,6 +18,20 @@ def default_data_dir() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Application Support" / "llamactl"
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "llamactl"
+
+
+def config_files(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Where a configuration file is looked for when none is named, first one first.
+
+    llamactl's places but for `./config.yaml`: a file of that name in the working directory mostly is somebody else's.
+    """
+    if sys.platform == "darwin":
+        shared = Path("/Library/Application Support/llamactl")
+        own = Path.home() / "Library" / "Application Support" / "llamactl"
+    else:
+        shared = Path("/etc/llamactl")
+        own = Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "llamactl"
+    return (Path("llamactl.yaml"), own / "config.yaml", shared / "config.yaml")
 
 
 def private_directory(path: Path) -> Path:

@@ -79,6 +79,11 @@ class Server(Frozen):
     response_timeout: Seconds = setting(
         0.0, "LLAMACTL_RESPONSE_TIMEOUT", "Longest silence of a backend, before and between bytes of an answer; 0 waits for ever."
     )
+    config_watch_interval: Seconds = setting(
+        0.0,
+        "LLAMACTL_CONFIG_WATCH_INTERVAL",
+        "How often the configuration file and .env are looked at, to be read again when they have changed; 0 means never.",
+    )
     fast_path: bool = setting(
         True,
         "LLAMACTL_FAST_PATH",
@@ -109,25 +114,33 @@ class Server(Frozen):
 class Docker(Frozen):
     """How one kind of server is run in a container."""
 
-    enabled: bool = setting(False, None, "Run its instances in containers, unless their own docker_enabled says otherwise.")
-    engine: str = setting("docker", None, "Program that runs containers: docker, podman, or a path.")
-    image: str = setting("", None, "Image to run; empty takes the one that the server's makers publish.")
+    enabled: bool = setting(
+        False,
+        "LLAMACTL_{KIND}_DOCKER_ENABLED",
+        "Run its instances in containers, unless their own docker_enabled says otherwise.",
+    )
+    engine: str = setting("docker", "LLAMACTL_{KIND}_DOCKER_ENGINE", "Program that runs containers: docker, podman, or a path.")
+    image: str = setting(
+        "", "LLAMACTL_{KIND}_DOCKER_IMAGE", "Image to run; empty takes the one that the server's makers publish."
+    )
     args: tuple[str, ...] | None = setting(
         None,
-        None,
+        "LLAMACTL_{KIND}_DOCKER_ARGS",
         "Further words for `run`, before the image; unset takes what the usual image needs (vLLM: --gpus all --shm-size 1g).",
     )
-    environment: dict[str, str] = setting({}, None, "Environment variables inside the container.")
+    environment: dict[str, str] = setting({}, "LLAMACTL_{KIND}_DOCKER_ENV", "Environment variables inside the container.")
 
 
 class Backend(Frozen):
     """How one kind of server is run."""
 
-    command: str = setting("", None, "Executable, a name on PATH or a path; empty takes the backend's usual one.")
-    args: tuple[str, ...] | None = setting(
-        None, None, "Arguments put before all others; unset takes the backend's usual ones (vLLM: serve)."
+    command: str = setting(
+        "", "LLAMACTL_{KIND}_COMMAND", "Executable, a name on PATH or a path; empty takes the backend's usual one."
     )
-    environment: dict[str, str] = setting({}, None, "Environment variables for every instance of this backend.")
+    args: tuple[str, ...] | None = setting(
+        None, "LLAMACTL_{KIND}_ARGS", "Arguments put before all others; unset takes the backend's usual ones (vLLM: serve)."
+    )
+    environment: dict[str, str] = setting({}, "LLAMACTL_{KIND}_ENV", "Environment variables for every instance of this backend.")
     docker: Docker = Field(default=Docker(), description="How it is run in a container.")
 
 
@@ -136,7 +149,12 @@ class Backends(Frozen):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    llama_cpp: Backend = Field(default=Backend(), alias="llama-cpp", description="llama-server of llama.cpp.")
+    llama_cpp: Backend = Field(
+        default=Backend(),
+        alias="llama-cpp",
+        description="llama-server of llama.cpp.",
+        json_schema_extra={"env": "LLAMACPP"},  # llamactl's word in variables; the others are called by their slug
+    )
     llama_cpp_python: Backend = Field(
         default=Backend(),
         alias="llama-cpp-python",
@@ -177,7 +195,7 @@ class Instances(Frozen):
         -1, "LLAMACTL_MAX_RUNNING_INSTANCES", "How many instances may be up at once; -1 means any number.", ge=-1
     )
     group_limits: dict[GroupName, Annotated[int, Field(ge=-1)]] = setting(
-        {}, None, "How many instances of a group may be up at once, by the group's name; -1 means any number."
+        {}, "LLAMACTL_GROUP_LIMITS", "How many instances of a group may be up at once, by the group's name; -1 means any number."
     )
     enable_lru_eviction: bool = setting(
         True, "LLAMACTL_ENABLE_LRU_EVICTION", "When a limit is reached, stop the idle instance that was used longest ago."

@@ -40,6 +40,10 @@ class Changed(LlamactlError):
     revision: str = ""
 
 
+class Declared(Conflict):
+    """The configuration file declares the instance: it is changed there, and not through the API."""
+
+
 class LimitReached(LlamactlError):
     """A configured number (max_instances, ...) is used up."""
 
@@ -104,19 +108,23 @@ class DaemonRefused(LlamactlError):
     """The daemon cannot start like this: port or data directory taken, database damaged, a tool missing."""
 
 
-class BadConfiguration(DaemonRefused):
-    """A setting is unknown or wrong."""
-
-
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with one field: where (dotted path, as the caller wrote it) and what."""
+    """One thing wrong with one field: where (dotted path, as the caller wrote it; or FILE:LINE) and what."""
 
     where: str
     what: str
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}" if self.where else self.what
+
+
+class BadConfiguration(DaemonRefused):
+    """Settings are unknown or wrong; each problem names its file and line, its variable, or its flag."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(map(str, self.problems)))
 
 
 class Invalid(LlamactlError):

@@ -88,9 +88,9 @@ class Composed:
     program: Program | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Workshop:
-    """What every owner needs to start its backend."""
+    """What every owner needs to start its backend. Its settings and environment are replaced when they are read again."""
 
     settings: Settings
     launcher: Launcher

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from llamactl_py.backends import backend
 from llamactl_py.ground.clock import Now
-from llamactl_py.ground.errors import Changed, Invalid, LimitReached, NameTaken, NotFound, nearest
+from llamactl_py.ground.errors import Changed, Declared, Invalid, LimitReached, NameTaken, NotFound, nearest
 from llamactl_py.ground.merge_patch import merged
 from llamactl_py.ground.names import instance_name
 from llamactl_py.ground.waiting import to_its_end
 from llamactl_py.instances.command import Workshop
+from llamactl_py.instances.declared import Declaration, Difference, compare
 from llamactl_py.instances.instance import Instance
-from llamactl_py.instances.options import InstanceOptions, parse_options, restore_options
+from llamactl_py.instances.options import InstanceOptions, is_same_process, model_names, parse_options, restore_options
 from llamactl_py.instances.state import AT_REST, State
 from llamactl_py.storage.instances import InstanceRow, InstanceStore
 
@@ -83,18 +84,36 @@ class Fleet:
         """Called after instances were added, removed, or got other options."""
         self._reshaped.append(listener)
 
-    async def load(self) -> list[str]:
-        """Read the store; gives the names that are to be brought up again."""
+    async def load(self, declared: Collection[Declaration] = ()) -> list[str]:
+        """Read the store, and add what is *declared*; gives the names that are to be brought up again.
+
+        Raises BadConfiguration when a declared name belongs to another instance, or there are too many.
+        """
         rows = await self.store.all()
         for row in rows:
+            if row.declared:
+                continue
             try:
                 instance_name(row.name)
                 self._add(row, restore_options(row.options))
             except Invalid as error:
                 self.damaged[row.name] = str(error)
                 log.error("instance %s is stored in a form that cannot be used and is left out: %s", row.name, error)
+        self.compare(declared, self.workshop.limits.max_instances)
+        await self._load_declared({row.name: row for row in rows if row.declared}, declared)
         self._tell_reshaped()
         return [row.name for row in rows if row.resume and row.name in self._instances]
+
+    async def _load_declared(self, rows: dict[str, InstanceRow], declared: Collection[Declaration]) -> None:
+        wanted = {one.name for one in declared}
+        gone = [name for name in rows if name not in wanted]
+        new = [one.name for one in declared if one.name not in rows]
+        rows |= {row.name: row for row in await self.store.declare(new, gone)}
+        for name in gone:
+            log.info("%s is not declared any more and was deleted", name)
+            self.workshop.launcher.forget_log(self.workshop.log_file(name))
+        for one in sorted(declared, key=lambda one: rows[one.name].id):
+            self._add(rows[one.name], one.options).declared_at = one.where
 
     async def run(self) -> None:
         """Keep an owner for each instance until cancelled."""
@@ -119,14 +138,25 @@ class Fleet:
         self._tell_edited(instance, Edit.CREATED)
         return instance
 
+    def to_change(self, name: str) -> Instance:
+        """That instance, for somebody who is going to change or delete it. Raises NotFound, Declared."""
+        instance = self.get(name)
+        if instance.declared_at:
+            file, _, line = instance.declared_at.rpartition(":")
+            raise Declared(
+                f"instance {name!r} is declared in the configuration file; edit {file} line {line}, "
+                "then reload the configuration: llamactl config reload"
+            )
+        return instance
+
     async def change(
         self, name: str, raw: object, *, merge: bool = False, expected: Collection[str] | None = None
     ) -> tuple[Instance, tuple[str, ...]]:
         """Replace the options by *raw*, or *merge* it into them; one that is up keeps its old ones until it is restarted.
 
-        *expected*: revisions of which it must have one. Raises as `create`, NotFound, and Changed.
+        *expected*: revisions of which it must have one. Raises as `create`, NotFound, Declared, and Changed.
         """
-        instance = self.get(name)
+        instance = self.to_change(name)
         return instance, await to_its_end(self._change(instance, raw, merge, expected))
 
     async def _change(self, instance: Instance, raw: object, merge: bool, expected: Collection[str] | None) -> tuple[str, ...]:
@@ -144,14 +174,16 @@ class Fleet:
         """Forget one that is at rest and that nobody can claim (`Dispatcher.retiring`). Raises NotFound, Changed,
         StorageFailed."""
         async with self._writing:  # a change under way is seen first
-            instance = self.get(name)
-            refuse_changed(instance, expected)
-            assert instance.state in AT_REST, instance
-            # Out of the fleet before the await: nobody can start it while its row is being removed.
-            # Its owner too: by the time the row is gone, the name may have a new one.
-            owner = self._owners.pop(name)
-            self._instances.pop(name)
+            instance, owner = self._take_out(name, expected)
         await to_its_end(self._forget(name, instance, owner))
+
+    def _take_out(self, name: str, expected: Collection[str] | None = None) -> tuple[Instance, asyncio.Task[None]]:
+        """Out of the fleet before the await: nobody can start it while its row is being removed. Its owner too: by the time
+        the row is gone, the name may have a new one."""
+        instance = self.get(name)
+        refuse_changed(instance, expected)
+        assert instance.state in AT_REST, instance
+        return self._instances.pop(name), self._owners.pop(name)
 
     async def _forget(self, name: str, instance: Instance, owner: asyncio.Task[None]) -> None:
         try:
@@ -162,6 +194,45 @@ class Fleet:
         owner.cancel()
         self.workshop.launcher.forget_log(self.workshop.log_file(name))
         self._tell_edited(instance, Edit.DELETED)
+
+    # -- what the configuration file declares ---------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """For the length of the block nobody else creates, changes or deletes an instance: what was compared stays true."""
+        async with self._writing:
+            yield
+
+    def compare(self, declared: Collection[Declaration], limit: int) -> Difference:
+        """What has to happen until exactly *declared* is declared. Raises BadConfiguration when it cannot."""
+        return compare(self, declared, self.damaged, limit)
+
+    async def forget(self, name: str) -> None:
+        """`delete`, inside `held`."""
+        await to_its_end(self._forget(name, *self._take_out(name)))
+
+    async def declare(self, difference: Difference) -> list[Instance]:
+        """Add and change as *difference* says, inside `held`; what it removes has to be gone. Gives those to be restarted.
+
+        Options that the process does not see take effect at once. Raises StorageFailed, having changed nothing.
+        """
+        rows = await self.store.declare([one.name for one in difference.added])
+        to_restart: list[Instance] = []
+        for row, one in zip(rows, difference.added, strict=True):
+            self._employ(self._add(row, one.options))
+        for one in difference.changed:
+            instance = self._instances[one.name]
+            instance.options = one.options
+            if instance.running_options and is_same_process(instance.running_options, one.options):
+                instance.running_options = one.options
+            elif instance.is_wanted:
+                to_restart.append(instance)
+        for one in difference.declared:
+            self._instances[one.name].declared_at = one.where
+        for edit, those in ((Edit.CREATED, difference.added), (Edit.UPDATED, difference.changed)):
+            for one in those:
+                self._tell_edited(self._instances[one.name], edit)
+        return to_restart
 
     def _refuse_taken(self, name: str, options: InstanceOptions) -> None:
         """Names and aliases are one space of model names: each leads to one instance."""
@@ -203,8 +274,3 @@ def refuse_changed(instance: Instance, expected: Collection[str] | None) -> None
         error = Changed(f"instance {instance.name!r} was changed meanwhile; read it again and decide anew")
         error.revision = instance.revision
         raise error
-
-
-def model_names(options: InstanceOptions) -> tuple[str, ...]:
-    """Every model name that these options give an instance beside its own name: its aliases, and those the server answers to."""
-    return (*options.aliases, *backend(options.backend_type).served(options.backend_options, "").names)

@@ -66,6 +66,8 @@ class Instance:
     ) -> None:
         self.name, self.id, self.created_at = name, id_, created_at
         self.options = options
+        self.declared_at = ""
+        """FILE:LINE of the configuration file that declares it; empty for one that was made through the API."""
         self.leases = Watched(0)
         """Requests in flight; counted by the dispatcher, awaited here before a stop."""
         self.state = State.STOPPED

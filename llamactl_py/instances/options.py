@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -13,11 +12,9 @@ from llamactl_py.backends import BACKENDS, backend
 from llamactl_py.config.settings import Instances
 from llamactl_py.ground.durations import Minutes, Seconds, show
 from llamactl_py.ground.errors import Invalid, Problem
+from llamactl_py.ground.masking import MASK, SECRET_NAME
 from llamactl_py.ground.names import GroupName, ModelName
 from llamactl_py.ground.validation import Frozen, parse
-
-MASK = "********"
-_SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
 VariableValue = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=131_072)]
@@ -55,6 +52,7 @@ class InstanceOptions(Frozen):
     max_restarts: int = Field(ge=0, le=1000, description="Restarts within restart_window before it has failed; 0 means none.")
     restart_delay: Seconds = Field(description="Pause before the first restart (seconds); it doubles with each further one.")
     on_demand_start: bool = Field(description="Start it on its first request.")
+    autostart: bool = Field(default=False, description="Start it when the daemon starts, as far as there is room.")
     idle_timeout: Minutes = Field(
         description="Stop it after so long without a request (minutes); 0 means never, and never evicted."
     )
@@ -94,7 +92,24 @@ class InstanceOptions(Frozen):
 
 def is_secret(variable: str) -> bool:
     """Does the name of that environment variable say that its value is nobody's business?"""
-    return _SECRET_NAME.search(variable) is not None
+    return SECRET_NAME.search(variable) is not None
+
+
+WITHOUT_PROCESS = (
+    "auto_restart", "max_restarts", "restart_delay", "on_demand_start", "autostart", "idle_timeout", "start_timeout",
+    "stop_timeout", "group", "aliases",
+)  # fmt: skip
+"""Options that a running process does not see: the daemon alone acts on them."""
+
+
+def is_same_process(one: InstanceOptions, other: InstanceOptions) -> bool:
+    """Would both be run by the very same command, in the same environment?"""
+    return one.model_copy(update={name: getattr(other, name) for name in WITHOUT_PROCESS}) == other
+
+
+def model_names(options: InstanceOptions) -> tuple[str, ...]:
+    """Every model name that these options give an instance beside its own name: its aliases, and those the server answers to."""
+    return (*options.aliases, *backend(options.backend_type).served(options.backend_options, "").names)
 
 
 def parse_options(

@@ -41,6 +41,11 @@ class Ports:
             "widen instances.port_range"
         )
 
+    def use_range(self, first: int, last: int) -> None:
+        """From now on choose from that range; ports that are held stay held."""
+        self._first, self._last = first, last
+        self._next = min(max(self._next, first), last)
+
     def give_back(self, port: int) -> None:
         self._held.discard(port)
 

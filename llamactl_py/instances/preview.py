@@ -10,9 +10,10 @@ from pathlib import Path
 
 from llamactl_py.backends import Backend, backend
 from llamactl_py.ground.errors import StartFailed
+from llamactl_py.ground.masking import MASK
 from llamactl_py.instances import sockets
 from llamactl_py.instances.command import Workshop, refuse_missing_model
-from llamactl_py.instances.options import MASK, InstanceOptions, is_secret
+from llamactl_py.instances.options import InstanceOptions, is_secret
 from llamactl_py.instances.ports import LOOPBACK
 
 _PASSWORD_IN_URL = re.compile(r"(://[^/@\s:]*:)[^/@\s]+@")

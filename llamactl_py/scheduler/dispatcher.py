@@ -198,6 +198,12 @@ class Dispatcher:
             self._wakes_at = max(now, next_idle_moment(self._seats()) or now + 3600.0)
             await within(self._wakes_at - now, self._changed.wait())
 
+    def use(self, limits: Instances) -> None:
+        """From now on go by these limits; who waits may have room now."""
+        self._limits = limits
+        self._assign()
+        self._changed.set()
+
     async def close(self, drain: float) -> None:
         """Refuse whoever waits and whoever comes, and stop every instance, all at once; returns when they are down."""
         self._closed = True

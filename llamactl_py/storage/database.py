@@ -54,6 +54,7 @@ MIGRATIONS: Sequence[str] = (
         asked_at INTEGER NOT NULL
     );
     """,
+    "ALTER TABLE instances ADD COLUMN declared INTEGER NOT NULL DEFAULT 0;",
 )
 """Script n brings a database from version n to n + 1. Landed scripts are never edited; a change is a new script."""
 

@@ -13,7 +13,8 @@ from llamactl_py.storage.database import Database
 
 @dataclass(frozen=True)
 class InstanceRow:
-    """One stored instance. *resume*: it was up when the last daemon ended, and is to be brought up again."""
+    """One stored instance. *resume*: it was up when the last daemon ended, and is to be brought up again. *declared*: a
+    configuration file has its options, and it is here for its number, its date and its *resume* only."""
 
     id: int
     name: str
@@ -21,6 +22,7 @@ class InstanceRow:
     resume: bool
     created_at: int
     """Unix seconds."""
+    declared: bool = False
 
 
 class InstanceStore:
@@ -32,9 +34,11 @@ class InstanceStore:
 
     async def all(self) -> list[InstanceRow]:
         rows = await self._database.run(
-            lambda c: c.execute("SELECT id, name, options, resume, created_at FROM instances ORDER BY id").fetchall()
+            lambda c: c.execute("SELECT id, name, options, resume, created_at, declared FROM instances ORDER BY id").fetchall()
         )
-        return [InstanceRow(id_, name, options, bool(resume), created) for id_, name, options, resume, created in rows]
+        return [
+            InstanceRow(id_, name, options, bool(resume), created, bool(d)) for id_, name, options, resume, created, d in rows
+        ]
 
     async def add(self, name: str, options: str) -> InstanceRow:
         """Raises NameTaken (also for a name that differs in case only: file systems and people mix them up)."""
@@ -48,6 +52,21 @@ class InstanceStore:
             return InstanceRow(await self._database.run(insert), name, options, False, created)
         except sqlite3.IntegrityError:
             raise NameTaken(f"an instance named {name!r} exists already (names differ in more than case)") from None
+
+    async def declare(self, new: Collection[str], gone: Collection[str] = ()) -> list[InstanceRow]:
+        """Forget the instances *gone* and add *new* ones that a file declares, all of it or nothing. Raises NameTaken."""
+        created = int(self._now())
+        statement = "INSERT INTO instances (name, options, created_at, updated_at, declared) VALUES (?, '{}', ?, ?, 1)"
+
+        def write(connection: sqlite3.Connection) -> list[int]:
+            connection.executemany("DELETE FROM instances WHERE name = ?", [(name,) for name in gone])
+            return [connection.execute(statement, (name, created, created)).lastrowid or 0 for name in new]
+
+        try:
+            ids = await self._database.run(write)
+        except sqlite3.IntegrityError:
+            raise NameTaken(f"one of {', '.join(new)} exists already (names differ in more than case)") from None
+        return [InstanceRow(id_, name, "{}", False, created, True) for id_, name in zip(ids, new, strict=True)]
 
     async def change(self, name: str, options: str) -> None:
         """Replace the options. Raises NotFound."""

@@ -52,6 +52,8 @@ ROUTES: dict[str, Expected] = {
     "GET /v1/models": Expected(INFERENCE, 200),
     "POST /v1/{path}": Expected(INFERENCE, 200, CHAT, "/v1/chat/completions"),
     "GET /api/v1/version": Expected(MANAGEMENT, 200),
+    "GET /api/v1/config": Expected(MANAGEMENT, 200),
+    "POST /api/v1/config/reload": Expected(MANAGEMENT, 200),
     "GET /api/v1/openapi.json": Expected(MANAGEMENT, 200),
     "GET /api/v1/instances": Expected(MANAGEMENT, 200),
     f"GET {ONE}": Expected(MANAGEMENT, 200),

@@ -11,6 +11,7 @@ import pytest
 
 from llamactl_py.app import API
 from llamactl_py.auth.hosts import names_us
+from llamactl_py.config.load import Configuration
 from llamactl_py.config.settings import Auth, Server, Settings
 from llamactl_py.daemon import refuse_open_door, running
 from llamactl_py.ground.errors import BadConfiguration
@@ -240,5 +241,5 @@ async def test_the_refusal_comes_before_anything_is_touched(tmp_path: Path) -> N
     settings = Settings(data_dir=data, server=Server(host="0.0.0.0", port=0), auth=Auth(require_inference_auth=False))
     async with AsyncExitStack() as stack:
         with pytest.raises(BadConfiguration):
-            await stack.enter_async_context(running(settings, {}))
+            await stack.enter_async_context(running(Configuration(settings, {})))
     assert not data.exists()

@@ -62,6 +62,7 @@ async def test_a_created_instance_is_stopped_and_has_its_defaults_filled_in(h: H
             "auto_restart": True,
             "max_restarts": 3,
             "restart_delay": 1,
+            "autostart": False,
             "on_demand_start": True,
             "idle_timeout": 30,
             "start_timeout": 600,
@@ -70,6 +71,7 @@ async def test_a_created_instance_is_stopped_and_has_its_defaults_filled_in(h: H
         "in_flight": 0,
         "restarts": 0,
         "restart_required": False,
+        "declared": False,
     }
     assert await h.get("a") == {**body, "created": created, "since": created, "revision": revision}
 

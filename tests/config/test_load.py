@@ -5,17 +5,25 @@
 
 from __future__ import annotations
 
+import os
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llamactl_py.config.load import KNOWN_VARIABLES, load, variables
+from llamactl_py.config.load import Sources
+from llamactl_py.config.load import load as read
 from llamactl_py.config.settings import Settings
+from llamactl_py.config.variables import KNOWN_VARIABLES, variables
 from llamactl_py.ground.errors import BadConfiguration
 
 KEY = "0123456789abcdef"
+
+
+def load(file: Path | None, environ: dict[str, str], flags: dict[str, object]) -> Settings:
+    """The settings. Without a file, none of this machine is looked for either."""
+    return read(Sources(file or Path(os.devnull), environ, flags)).settings
 
 
 def load_text(folder: Path, text: str, environ: dict[str, str] | None = None, flags: dict[str, object] | None = None) -> Settings:
@@ -144,6 +152,8 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
             "environment variable LLAMACTL_MANAGEMENT_KEYS: takes a list of keys, each of 16",
         ),
         ({"LLAMACTL_DATA_DIRECTORY": " "}, "environment variable LLAMACTL_DATA_DIRECTORY: is empty"),
+        ({"LLAMACTL_VLLM_ARGS": "a 'b"}, "environment variable LLAMACTL_VLLM_ARGS: No closing quotation"),
+        ({"LLAMACTL_MLX_ENV": "A=1,B"}, "environment variable LLAMACTL_MLX_ENV: expected NAME=value,NAME=value"),
     ],
 )
 def test_a_mistake_in_a_variable_is_told_with_its_name(tmp_path: Path, environ: dict[str, str], said: str) -> None:
@@ -179,12 +189,15 @@ def test_nothing_behind_a_colon_means_the_default(tmp_path: Path) -> None:
     assert (settings.server, settings.instances.max_instances) == (load(None, {}, {}).server, 3)
 
 
+A_AND_B = {"A": "1", "B": "x=y"}
 SAMPLES: dict[str, tuple[str, object]] = {
     "server.host": ("::1", "::1"),
     "server.allowed_hosts": ("a.example, b.example,", ("a.example", "b.example")),
     "instances.port_range": ("21000-21010", (21000, 21010)),
     "auth.management_keys": (f"{KEY},{KEY[::-1]}", (KEY, KEY[::-1])),
     "server.max_body_size": ("2048", 2048),
+    "server.max_buffered_bodies": ("2097152", 2097152),
+    "instances.group_limits": ("a=1, b=2", {"a": 1, "b": 2}),
     "data_dir": ("~/models", Path.home() / "models"),
     "instances.logs_dir": ("/var/log/x", Path("/var/log/x")),
     "instances.sockets_dir": ("/run/x", Path("/run/x")),
@@ -195,7 +208,14 @@ SAMPLES: dict[str, tuple[str, object]] = {
 def test_every_variable_sets_its_setting(name: str, variable: str) -> None:
     default = value_of(load(None, {}, {}), name)
     by_type = {bool: (str(not default), not default), int: ("11", 11), float: ("11", 660.0 if "idle_timeout" in name else 11.0)}
-    text, expected = SAMPLES.get(name) or by_type[type(default)]
+    by_last_name = {
+        "command": ("/opt/x", "/opt/x"),
+        "engine": ("podman", "podman"),
+        "image": ("a/b", "a/b"),
+        "args": ("-a 'b c'", ("-a", "b c")),
+        "environment": ("A=1,B=x=y", A_AND_B),
+    }
+    text, expected = SAMPLES.get(name) or by_last_name.get(name.rpartition(".")[2]) or by_type[type(default)]
     assert value_of(load(None, {variable: text}, {}), name) == expected != default
 
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from llamactl_py.config.load import MAX_FILE_BYTES, load, read_yaml
+from llamactl_py.config.load import Sources, load
 from llamactl_py.config.settings import Settings
+from llamactl_py.config.yaml_file import MAX_FILE_BYTES, read_yaml
 from llamactl_py.ground.errors import BadConfiguration
 
 FULL = """\
@@ -45,7 +46,7 @@ ODD_BYTES = [bytes([byte]) for byte in b"\0\t\n :-[]{}&*!|>'\"%@`#,?\\\x7f\xff01
 def outcome(file: Path, content: bytes) -> Settings | str:
     file.write_bytes(content)
     try:
-        return load(file, {}, {})
+        return load(Sources(file, {}, {})).settings
     except BadConfiguration as error:
         return str(error)
 
@@ -166,7 +167,7 @@ def test_hostile_yaml_is_refused_where_it_stands(tmp_path: Path, content: bytes,
     "content", [b"", b"\n\n", b"# nothing\n", b"---\n", b"---\n...\n", b"~\n", b"\xef\xbb\xbf# only a mark\n"]
 )
 def test_a_file_that_says_nothing_leaves_the_defaults(tmp_path: Path, content: bytes) -> None:
-    assert outcome(tmp_path / "c.yaml", content) == load(None, {}, {})
+    assert outcome(tmp_path / "c.yaml", content) == load(Sources(Path("/dev/null"), {}, {})).settings
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ def test_marks_and_line_ends_of_other_systems_do_not_matter(tmp_path: Path, cont
 def test_every_line_is_known_by_its_dotted_name(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("server:\n  port: 1\n\ninstances:\n  port_range:\n  - 1\n  - 2\n")
-    _, lines = read_yaml(file)
+    lines = read_yaml(file).lines
     assert lines["server"] == 1
     assert lines["server.port"] == 2
     assert lines["instances.port_range"] == 5

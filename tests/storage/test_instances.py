@@ -81,6 +81,6 @@ async def test_text_that_is_no_utf_8_in_one_row_does_not_hide_the_others(tmp_pat
     database = Database(tmp_path / "llamactl.db")
     store = InstanceStore(database, lambda: 0.0)
     await store.add("good", "{}")
-    await database.run(lambda c: c.execute("INSERT INTO instances VALUES (9, 'bad', CAST(x'7b22ff227d' AS TEXT), 0, 0, 0)"))
+    await database.run(lambda c: c.execute("INSERT INTO instances VALUES (9, 'bad', CAST(x'7b22ff227d' AS TEXT), 0, 0, 0, 0)"))
     assert [(row.name, row.options) for row in await store.all()] == [("good", "{}"), ("bad", '{"\udcff"}')]
     database.close()

@@ -77,7 +77,8 @@ def daemon(folder: Path, *flags: str, environment: Mapping[str, str] | None = No
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**inherited, "LLAMACTL_INSTANCE_PORT_RANGE": RANGE, **(environment or {})},
+            # No file of this machine is theirs; where a test names one, it wins.
+            env={**inherited, "LLAMACTL_CONFIG_PATH": os.devnull, "LLAMACTL_INSTANCE_PORT_RANGE": RANGE, **(environment or {})},
             start_new_session=True,
         )
     running = Daemon(process, folder)

@@ -285,6 +285,14 @@ class FakeStore(Disk):
     async def add(self, name: str, options: str) -> InstanceRow:
         return await self.commit(lambda: self.put(name, options))
 
+    async def declare(self, new: list[str], gone: list[str] | tuple[str, ...] = ()) -> list[InstanceRow]:
+        def write() -> list[InstanceRow]:
+            for name in gone:
+                self.rows.pop(name)
+            return [self.put(name, "{}", declared=True) for name in new]
+
+        return await self.commit(write)
+
     async def change(self, name: str, options: str) -> None:
         await self.commit(lambda: self._change(name, options))
 
@@ -294,11 +302,11 @@ class FakeStore(Disk):
     async def mark_resume(self, names: list[str]) -> None:
         await self.commit(lambda: [self.put(row.name, row.options, row.name in names) for row in list(self.rows.values())])
 
-    def put(self, name: str, options: str, resume: bool = False) -> InstanceRow:
+    def put(self, name: str, options: str, resume: bool = False, declared: bool = False) -> InstanceRow:
         if name.casefold() in {known.casefold() for known in self.rows} - {name.casefold()} or (not resume and name in self.rows):
             raise NameTaken(f"an instance named {name!r} exists already")
         self._count += 1
-        self.rows[name] = InstanceRow(self._count, name, options, resume, 0)
+        self.rows[name] = InstanceRow(self._count, name, options, resume, 0, declared)
         return self.rows[name]
 
     def _change(self, name: str, options: str) -> None:

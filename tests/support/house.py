@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from llamactl_py.config.load import Configuration, Sources, load
 from llamactl_py.config.settings import Settings
 from llamactl_py.daemon import Running, running
 from llamactl_py.ground.validation import parse
@@ -140,15 +141,24 @@ class House:
 
 
 @asynccontextmanager
-async def house(folder: Path, environ: Mapping[str, str] = os.environ, **settings: Any) -> AsyncIterator[House]:
-    """A daemon on *folder*; *settings* are sections of the settings, as in the YAML file."""
+async def house(
+    folder: Path, environ: Mapping[str, str] = os.environ, *, config: Path | None = None, **settings: Any
+) -> AsyncIterator[House]:
+    """A daemon on *folder*; *settings* are sections of the settings, as in the YAML file. With *config* they come from that
+    file, over which no section is given here."""
     tree = {
         **settings,
         "data_dir": str(folder / "data"),
         "server": {"port": 0, "shutdown_timeout": 3, **settings.get("server", {})},
         "instances": {"port_range": (FIRST_PORT, PORTS[1]), "drain_timeout": 5, **settings.get("instances", {})},
     }
-    async with running(parse(Settings, tree), environ) as daemon:
+    configuration = Configuration(parse(Settings, tree), environ)
+    if config:
+        assert not settings
+        flags = {f"{name}.{key}": value for name in ("server", "instances") for key, value in tree[name].items()}
+        foreign = {name: value for name, value in environ.items() if not name.startswith("LLAMACTL_")}
+        configuration = load(Sources(config, foreign, {**flags, "data_dir": tree["data_dir"]}))
+    async with running(configuration) as daemon:
         headers = {"Authorization": f"Bearer {daemon.management_key}"}
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
         async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
