@@ -163,7 +163,7 @@ async def _alive(
             settings.server.fast_path,
             access.add if access else None,
         )
-        works = (fleet.run(), dispatcher.run(), pool.run(), door.run(), launcher.maintain(), programs.run())
+        works = (fleet.run(), dispatcher.run(), pool.run(), door.run(), keys.run(), launcher.maintain(), programs.run())
         workers = [tasks.create_task(work) for work in works]
         await asyncio.sleep(0)  # let the fleet employ its owners
         server = await asyncio.get_running_loop().create_server(door, sock=listener, backlog=1024)
@@ -177,6 +177,7 @@ async def _alive(
             await _shut_down(services, store, server, door, to_resume)
             await runner.cleanup()
             pool.close()
+            await keys.write_use()
             if access:
                 access.flush()
             (settings.data_dir / paths.ADDRESS).unlink(missing_ok=True)

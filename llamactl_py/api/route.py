@@ -14,13 +14,14 @@ from pydantic import BaseModel, Field
 from llamactl_py.api.body import read_body
 from llamactl_py.auth.policy import Access, Caller
 from llamactl_py.ground.errors import BadRequest, Invalid, LlamactlError, Problem, TooLarge
+from llamactl_py.ground.grant import Grant
 from llamactl_py.ground.validation import parse
 from llamactl_py.services import Services
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
 
 CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
-ANYBODY = Caller("", is_manager=False)
+ANYBODY = Caller("", Grant())
 """Who asks where no key is asked for."""
 
 MAX_JSON = 1 << 20
@@ -103,10 +104,14 @@ class Tagged(BaseModel):
     revision: str = Field(description="Changes whenever the options do; it is the ETag too, for If-Match.")
 
 
+class WithNulls(BaseModel):
+    """Its fields without a value are told as null: llamactl's clients ask for them."""
+
+
 def to_json(value: BaseModel | Sequence[BaseModel]) -> bytes:
-    """A model, or several, as JSON; fields without a value are left out."""
+    """A model, or several, as JSON; fields without a value are left out, but for `WithNulls`."""
     if isinstance(value, BaseModel):
-        return value.model_dump_json(exclude_none=True).encode()
+        return value.model_dump_json(exclude_none=not isinstance(value, WithNulls)).encode()
     return b"[" + b",".join(to_json(item) for item in value) + b"]"
 
 
