@@ -45,7 +45,7 @@ SUMMARIES = {
     "restart": "Restart instances and wait until they are ready.",
     "rm": "Delete instances and their logs.",
     "logs": "Show the log of an instance.",
-    "keys": "Make, list and revoke inference keys.",
+    "keys": "Make, list, edit and revoke keys.",
     "backends": "Show which servers are installed, and what they take.",
 }
 """Here as well as in the commands' own help (a test compares), so that `llamactl --help` need not import them all."""
