@@ -50,7 +50,7 @@ API: tuple[Route, ...] = (
     *accounting.ROUTES,
     *config.ROUTES,
     *system.ROUTES,
-    Route("GET", "/api/v1/openapi.json", get_openapi, Access.MANAGEMENT, "system"),
+    Route("GET", "/api/v1/openapi.json", get_openapi, Access.READ, "system"),
     *openai.ROUTES,
 )
 """Every operation. Handlers, OpenAPI, auth needs and tests derive from this table."""

@@ -171,9 +171,24 @@ class Client:
         found: list[dict[str, Any]] = self._json("GET", "/api/v1/auth/keys")
         return found
 
-    def create_key(self, name: str) -> dict[str, Any]:
-        made: dict[str, Any] = self._json("POST", "/api/v1/auth/keys", {"name": name})
+    def key(self, id_: int) -> dict[str, Any]:
+        found: dict[str, Any] = self._json("GET", f"/api/v1/auth/keys/{id_}")
+        return found
+
+    def create_key(self, name: str, **fields: Any) -> dict[str, Any]:
+        """*fields*: scope, expires_at, permission_mode, instances, instance_ids, groups, may_start, may_evict."""
+        made: dict[str, Any] = self._json("POST", "/api/v1/auth/keys", {"name": name, **fields})
         return made
+
+    def edit_key(self, id_: int, **fields: Any) -> dict[str, Any]:
+        """*fields*: as those of `create_key`, but for the scope, and name; what is left out stays."""
+        changed: dict[str, Any] = self._json("PATCH", f"/api/v1/auth/keys/{id_}", fields)
+        return changed
+
+    def key_permissions(self, id_: int) -> list[dict[str, Any]]:
+        """The instances that a key may use: instance_id, instance_name; none for one that may use all."""
+        found: list[dict[str, Any]] = self._json("GET", f"/api/v1/auth/keys/{id_}/permissions")
+        return found
 
     def delete_key(self, id_: int) -> None:
         self._json("DELETE", f"/api/v1/auth/keys/{id_}")

@@ -184,7 +184,8 @@ async def _alive(
             access.add if access else None,
         )
         reloading = keep_current(services, asked_to_reload)
-        works = (fleet.run(), dispatcher.run(), pool.run(), door.run(), launcher.maintain(), programs.run(), reloading)
+        watching = (fleet.run(), dispatcher.run(), pool.run(), door.run(), keys.run())
+        works = (*watching, launcher.maintain(), programs.run(), reloading)
         workers = [tasks.create_task(work) for work in works]
         await asyncio.sleep(0)  # let the fleet employ its owners
         server = await asyncio.get_running_loop().create_server(door, sock=listener, backlog=1024)
@@ -200,6 +201,7 @@ async def _alive(
             await _shut_down(services, store, server, door, to_start)
             await (await furnished).cleanup()
             pool.close()
+            await keys.write_use()
             if access:
                 access.flush()
             (settings.data_dir / paths.ADDRESS).unlink(missing_ok=True)

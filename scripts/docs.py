@@ -251,7 +251,9 @@ def _option(option: click.Option) -> tuple[str, str]:
         meaning += f" One of {', '.join(map(code, option.type.choices))}."
     if option.show_default:
         meaning += f" Default: {code(option.default)}."
-    return code(", ".join(option.opts) + value), meaning.replace("[default: ", "Default: ").replace("]", ".")
+    return code(", ".join((*option.opts, *option.secondary_opts)) + value), meaning.replace("[default: ", "Default: ").replace(
+        "]", "."
+    )
 
 
 def replaced() -> str:

@@ -76,6 +76,11 @@ def commands(
 COMMAND_OF = dict(commands())
 
 
+def spellings(option: click.Option) -> list[str]:
+    """`--start` and `--no-start`, too."""
+    return [*option.opts, *option.secondary_opts]
+
+
 # ---- everything has its place
 
 
@@ -116,7 +121,7 @@ def test_every_command_and_option_is_in_the_guide_to_the_command_line() -> None:
     sections = {match[1]: match[0] for match in re.finditer(r"^#+ (llamactl.*)\n(?:(?!^#).*\n)*", text, re.MULTILINE)}
     for words, command in COMMAND_OF.items():
         section = sections[" ".join(words)]
-        options = [spelling for p in command.params if isinstance(p, click.Option) for spelling in p.opts]
+        options = [spelling for p in command.params if isinstance(p, click.Option) for spelling in spellings(p)]
         assert [option for option in options if option not in section] == [], words
 
 
@@ -195,7 +200,7 @@ def resolved(words: list[str]) -> click.Command:
     path: tuple[str, ...] = ("llamactl",)
     rest = iter(words)
     for word in rest:
-        options = {spelling: p for p in command.params if isinstance(p, click.Option) for spelling in p.opts}
+        options = {spelling: p for p in command.params if isinstance(p, click.Option) for spelling in spellings(p)}
         if word.startswith("-"):
             assert word in options, f"{' '.join(path)} has no option {word}"
             if not options[word].is_flag:

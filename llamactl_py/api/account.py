@@ -22,12 +22,13 @@ _tells_usage = lru_cache(64)(tells_usage)
 class Account:
     """It ends once, with the first of `answered`, `refused` and `left`; whatever comes behind that counts for nothing."""
 
-    __slots__ = ("_bus", "_entry", "_tail", "_time")
+    __slots__ = ("_bus", "_entry", "_tail", "_time", "caller")
 
     def __init__(
         self, services: Services, instance: Instance | None, model: str, caller: Caller, question: Question, size: int
     ) -> None:
         """*model*: what was asked for; *size*: bytes of the request's body."""
+        self.caller = caller
         self._time, self._bus = services.time, services.bus
         self._tail: Tail | None = None
         name = instance.name if instance else ""

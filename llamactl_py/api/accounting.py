@@ -207,9 +207,9 @@ def _before(services: Services, request: web.Request) -> int | None:
 _BASE = "/api/v1/requests"
 
 ROUTES = (
-    Route("GET", "/metrics", get_metrics, Access.MANAGEMENT, "accounting", returns=str),
+    Route("GET", "/metrics", get_metrics, Access.READ, "accounting", returns=str),
     Route(
-        "GET", _BASE, list_requests, Access.MANAGEMENT, "accounting", returns=list[RequestView], raises=(errors.Invalid,),
+        "GET", _BASE, list_requests, Access.READ, "accounting", returns=list[RequestView], raises=(errors.Invalid,),
         query=(
             Query("instance", "Only those for the instance of that name."),
             Query("key", "Only those with a key of that name."),
@@ -217,6 +217,6 @@ ROUTES = (
             Query("before", "Only those that came before the request with this id: the last one of the page before."),
         ),
     ),
-    Route("GET", f"{_BASE}/{{id}}", get_request, Access.MANAGEMENT, "accounting", returns=RequestView, raises=(errors.NotFound,)),
-    Route("GET", "/api/v1/usage", get_usage, Access.MANAGEMENT, "accounting", returns=UsageView),
+    Route("GET", f"{_BASE}/{{id}}", get_request, Access.READ, "accounting", returns=RequestView, raises=(errors.NotFound,)),
+    Route("GET", "/api/v1/usage", get_usage, Access.READ, "accounting", returns=UsageView),
 )  # fmt: skip

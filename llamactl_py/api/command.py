@@ -127,7 +127,7 @@ ROUTES = (
         "POST", f"{_BASE}/command", try_draft, Access.MANAGEMENT, "instances", Draft, CommandView,
         raises=(*_READS, errors.InvalidName), example={"name": "qwen", "options": EXAMPLE},
     ),
-    Route("GET", f"{_BASE}/{{name}}/command", get_command, Access.MANAGEMENT, "instances", returns=CommandView, raises=_FINDS),
+    Route("GET", f"{_BASE}/{{name}}/command", get_command, Access.READ, "instances", returns=CommandView, raises=_FINDS),
     Route(
         "POST", f"{_BASE}/{{name}}/command", try_change, Access.MANAGEMENT, "instances", InstanceOptions, CommandView,
         raises=(*_FINDS, *_READS), example=EXAMPLE, body_types=("application/json", MEDIA_TYPE),

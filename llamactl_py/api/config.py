@@ -92,7 +92,7 @@ async def reload_config(services: Services, request: web.Request) -> ReloadView:
 
 
 ROUTES = (
-    Route("GET", "/api/v1/config", get_config, Access.MANAGEMENT, "config", returns=ConfigView),
+    Route("GET", "/api/v1/config", get_config, Access.READ, "config", returns=ConfigView),
     Route(
         "POST", "/api/v1/config/reload", reload_config, Access.MANAGEMENT, "config", returns=ReloadView,
         raises=(errors.Invalid, errors.ShuttingDown, errors.StorageFailed),

@@ -81,7 +81,7 @@ def _followed(services: Services, request: web.Request) -> list[Instance]:
 
 ROUTES = (
     Route(
-        "GET", "/api/v1/events", get_events, Access.MANAGEMENT, "events", returns=str, text_type=EVENT_STREAM,
+        "GET", "/api/v1/events", get_events, Access.READ, "events", returns=str, text_type=EVENT_STREAM,
         raises=(errors.Invalid, errors.InvalidName, errors.NotFound, errors.TooManyWatchers),
         headers=(Query("Last-Event-ID", "The id of the last event that you saw: you are told what happened since."),),
         query=(

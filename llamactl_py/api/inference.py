@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from llamactl_py.api import problems
+from llamactl_py.api import permits, problems
 from llamactl_py.api.account import Account
 from llamactl_py.auth.hosts import names_us
 from llamactl_py.auth.keys import digest
-from llamactl_py.auth.policy import ANYBODY, Caller
+from llamactl_py.auth.policy import ANYBODY, Access, Caller, may_pass
 from llamactl_py.ground.errors import BackendFailed, BadRequest, LlamactlError
 from llamactl_py.instances.instance import Instance, telling_line
 from llamactl_py.instances.state import State
@@ -39,18 +39,18 @@ LARGE_BODY = 1 << 18
 """From this size on (bytes) a body is parsed in a thread: 10 MB take 2 ms, which other streams would feel."""
 
 
-def route(services: Services, body: bytes | bytearray) -> tuple[Model, Instance, Body]:
-    """(the `model` of *body*, its instance, the body as that is to get it). Raises BadRequest, UnknownModel."""
+def route(services: Services, body: bytes | bytearray, caller: Caller) -> tuple[Model, Instance, Body]:
+    """(the `model` of *body*, its instance, the body as that is to get it). Raises BadRequest, and what `permits.find` does."""
     model = find_model(body)
-    found = services.routes.find(model.name)
-    return model, services.fleet.get(found.instance), with_model(body, model, found.forward)
+    instance, found = permits.find(services, caller, model.name)
+    return model, instance, with_model(body, model, found.forward)
 
 
-def model_list(services: Services) -> bytes:
-    """What `GET /v1/models` answers."""
+def model_list(services: Services, caller: Caller) -> bytes:
+    """What `GET /v1/models` answers to *caller*."""
     models = [
         {"id": name, "object": "model", "created": created, "owned_by": instance}
-        for name, instance, created in services.routes.listing()
+        for name, instance, created in permits.listing(services, caller)
     ]
     return msgspec.json.encode({"object": "list", "data": models})
 
@@ -59,9 +59,9 @@ async def infer(services: Services, client: Client, question: Question, caller: 
     """Ask the instance that *body* names; it is started first if it has to be. Raises what `route` and `pass_on` do."""
     try:
         if len(body) < LARGE_BODY:
-            model, instance, question.body = route(services, body)
+            model, instance, question.body = route(services, body, caller)
         else:
-            model, instance, question.body = await asyncio.to_thread(route, services, body)
+            model, instance, question.body = await asyncio.to_thread(route, services, body, caller)
     except LlamactlError as error:
         Account(services, None, "", caller, question, len(body)).refused(error)
         raise
@@ -75,8 +75,7 @@ async def infer_form(
     """`infer` for a form."""
     try:
         field = await asyncio.to_thread(multipart.find_model, form, boundary)
-        found = services.routes.find(field.value)
-        instance = services.fleet.get(found.instance)
+        instance, found = permits.find(services, caller, field.value)
     except LlamactlError as error:
         Account(services, None, "", caller, question, len(form)).refused(error)
         raise
@@ -95,10 +94,16 @@ async def pass_on(
     may_start: bool,
     counts_as_use: bool,
 ) -> Relayed:
-    """Lease *instance* and relay. Raises what `Dispatcher.lease` does, and BackendFailed with the last words of the backend."""
+    """Lease *instance* and relay. Raises what `Dispatcher.lease` does, and BackendFailed with the last words of the backend.
+
+    Whether the caller may use *instance* is known already; what its key may do to have it started is looked at here.
+    """
     was_ready = instance.state is State.READY
+    grant = account.caller.grant
     try:
-        async with services.dispatcher.lease(instance, may_start=may_start, counts_as_use=counts_as_use) as target:
+        async with services.dispatcher.lease(
+            instance, may_start=may_start and grant.may_start, may_evict=grant.may_evict, counts_as_use=counts_as_use
+        ) as target:
             account.granted(instance, was_ready)
             relayed = await relay(services.pool, client, question, target, lambda: instance.target is target, account.hear)
         account.answered(relayed)
@@ -108,7 +113,7 @@ async def pass_on(
         raise await with_last_words(services, instance, failure) from None
     except LlamactlError as error:
         account.refused(error)
-        raise
+        raise permits.discreet(error, account.caller) from None
     finally:
         account.left()  # if nothing else was said
 
@@ -132,18 +137,18 @@ class FrontDesk:
 
     def caller(self, digest: bytes) -> Caller | None:
         caller = self.services.keys.holder(digest) if digest else None
-        return caller or (None if self.services.requirements.inference else ANYBODY)
+        return caller or ANYBODY if may_pass(Access.INFERENCE, caller, self.services.requirements) else None
 
     def begin(self, front: Front, head: Head, caller: Caller, body: bytes | bytearray) -> Work | None:
         services = self.services
         if head.method == "GET":
-            front.answer(200, {}, model_list(services))
+            front.answer(200, {}, model_list(services, caller))
             return None
         question = Question("POST", head.path, head.lines)
         if len(body) >= LARGE_BODY:
             return self.errand(front, head, infer(services, front, question, caller, body))
         try:
-            model, instance, question.body = route(services, body)
+            model, instance, question.body = route(services, body, caller)
         except LlamactlError as error:
             Account(services, None, "", caller, question, len(body)).refused(error)
             self.refuse(front, head, error)

@@ -157,14 +157,14 @@ _FINDS = (errors.InvalidName, errors.NotFound)
 
 ROUTES = (
     Route(
-        "GET", _BASE, list_instances, Access.MANAGEMENT, "instances", returns=list[InstanceView], raises=(errors.Invalid,),
+        "GET", _BASE, list_instances, Access.READ, "instances", returns=list[InstanceView], raises=(errors.Invalid,),
         query=(*PARAMETERS, STATS),
     ),
     Route(
-        "GET", _ONE, get_instance, Access.MANAGEMENT, "instances", returns=InstanceView, raises=(*_FINDS, errors.Invalid),
+        "GET", _ONE, get_instance, Access.READ, "instances", returns=InstanceView, raises=(*_FINDS, errors.Invalid),
         query=(STATS,), headers=(IF_NONE_MATCH,), also=(304,),
     ),
-    Route("GET", f"{_ONE}/stats", get_stats, Access.MANAGEMENT, "instances", returns=StatsView, raises=_FINDS),
+    Route("GET", f"{_ONE}/stats", get_stats, Access.READ, "instances", returns=StatsView, raises=_FINDS),
     Route(
         "POST", _ONE, create_instance, Access.MANAGEMENT, "instances", InstanceOptions, InstanceView, 201,
         raises=(*_CHANGES, errors.LimitReached), example=EXAMPLE,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
+from llamactl_py.api import permits
 from llamactl_py.api.body import read_body
-from llamactl_py.api.instances import named, pass_on
-from llamactl_py.api.route import Route
+from llamactl_py.api.instances import pass_on
+from llamactl_py.api.route import Route, caller_of
 from llamactl_py.auth.policy import Access
 from llamactl_py.backends import backend
 from llamactl_py.ground import errors
 from llamactl_py.ground.errors import NotFound
+from llamactl_py.ground.names import instance_name
 from llamactl_py.instances.instance import Instance
 from llamactl_py.services import Services
 
@@ -93,8 +95,8 @@ async def _pass_on(services: Services, request: web.Request, instance: Instance,
 
 
 def _native(services: Services, request: web.Request) -> Instance:
-    """Raises InvalidName, NotFound, also for an instance of another kind."""
-    instance = named(services, request)
+    """Raises InvalidName, NotFound, also for an instance of another kind, and Forbidden where the key is not for it."""
+    instance = permits.instance(services, caller_of(request), instance_name(request.match_info["name"]))
     kind = backend(instance.options.backend_type)
     if kind.slug != "llama-cpp":
         raise NotFound(f"instance {instance.name!r} is of type {kind.type!r}: only llama_cpp has native routes; take /v1")

@@ -135,7 +135,7 @@ def _is_newest_run(request: web.Request) -> bool:
 
 ROUTES = (
     Route(
-        "GET", "/api/v1/instances/{name}/logs", get_logs, Access.MANAGEMENT, "instances", returns=str,
+        "GET", "/api/v1/instances/{name}/logs", get_logs, Access.READ, "instances", returns=str,
         raises=(errors.InvalidName, errors.NotFound, errors.Invalid, errors.TooManyWatchers),
         query=(
             Query("lines", "How many lines from the end; 0 or less means all, up to 16 MiB.", {"type": "integer", "default": 0}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -18,6 +19,9 @@ log = logging.getLogger(__name__)
 
 Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ROUTE_OF: web.AppKey[dict[Next, Route]] = web.AppKey("route_of", dict)
+
+_NAMES_OF_KEYS = frozenset(("api_key", "apikey", "x_api_key", "access_token", "authorization"))
+_OUR_KEY = re.compile(r"llamactl-(?:[a-z]+-)?[0-9a-f]{64}")
 
 
 @web.middleware
@@ -88,15 +92,26 @@ def same_site(request: web.Request) -> bool:
 async def check_key(request: web.Request, handler: Next) -> web.StreamResponse:
     """Let pass who has the key that the route asks for."""
     route = request.app[ROUTE_OF].get(request.match_info.handler)
-    if "api_key" in request.query:
+    if request.query_string and has_key_in_query(request):
         raise BadRequest("keys in the query string end up in logs; send the key as: Authorization: Bearer KEY")
     services = request.app[SERVICES]
-    access = route.access if route else Access.MANAGEMENT if request.path.startswith("/api/") else Access.PUBLIC
+    access = route.access if route else Access.READ if request.path.startswith("/api/") else Access.PUBLIC
     caller = services.keys.caller(key) if (key := sent_key(request)) else None
     admit(access, caller, services.requirements)
-    if caller:
-        request[CALLER] = caller
-    return await handler(request)
+    if caller is None:
+        return await handler(request)
+    request[CALLER] = caller
+    if access is Access.INFERENCE or request.method != "GET" or request.transport is None:
+        return await handler(request)  # what was asked of a model, and a change that was begun, come to their end
+    with services.keys.visit(caller, request.transport.abort):
+        return await handler(request)
+
+
+def has_key_in_query(request: web.Request) -> bool:
+    """Is there a parameter that others take for a key, or a value that looks like one of ours?"""
+    return any(
+        name.lower().replace("-", "_") in _NAMES_OF_KEYS or _OUR_KEY.search(value) for name, value in request.query.items()
+    )
 
 
 def sent_key(request: web.Request) -> str:

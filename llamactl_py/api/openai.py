@@ -7,7 +7,7 @@ from typing import Literal
 from aiohttp import web
 from pydantic import BaseModel
 
-from llamactl_py.api import inference
+from llamactl_py.api import inference, permits
 from llamactl_py.api.body import read_body, read_upload
 from llamactl_py.api.route import Route, caller_of
 from llamactl_py.auth.policy import Access
@@ -37,15 +37,16 @@ class ModelList(BaseModel):
 async def list_models(services: Services, request: web.Request) -> web.StreamResponse:
     """List the models.
 
-    One entry for each instance, running or not, and for each of its aliases; `owned_by` is the instance that answers.
+    One entry for each instance that the key may use, running or not, and for each of its aliases; `owned_by` is the instance
+    that answers.
     """
-    return web.Response(body=inference.model_list(services), content_type="application/json")
+    return web.Response(body=inference.model_list(services, caller_of(request)), content_type="application/json")
 
 
 async def get_model(services: Services, request: web.Request) -> ModelView:
-    """Show one model: any name that requests may carry."""
+    """Show one model: any name that requests with that key may carry."""
     name = request.match_info["model"]
-    instance = services.fleet.get(services.routes.find(name).instance)
+    instance, _ = permits.find(services, caller_of(request), name)
     return ModelView(id=name, created=instance.created_at, owned_by=instance.name)
 
 

@@ -31,6 +31,18 @@ PATH_PARAMETERS = {
     "node": "Name of the node.",
 }
 
+KEYS = {
+    "managementKey": "A management key; it opens what the other kinds open, too.",
+    "readKey": "A read-only management key.",
+    "inferenceKey": "An inference key.",
+}
+SECURITY = {
+    Access.PUBLIC: [],
+    Access.INFERENCE: ["inferenceKey", "managementKey"],
+    Access.READ: ["readKey", "managementKey"],
+    Access.MANAGEMENT: ["managementKey"],
+}
+
 
 class FieldProblem(BaseModel):
     """What is wrong with one field."""
@@ -79,8 +91,7 @@ def document(routes: Iterable[Route]) -> Schema:
         "components": {
             "schemas": definitions["$defs"],
             "securitySchemes": {
-                "managementKey": {"type": "http", "scheme": "bearer", "description": "The management key of the data directory."},
-                "inferenceKey": {"type": "http", "scheme": "bearer", "description": "An inference key, or the management key."},
+                name: {"type": "http", "scheme": "bearer", "description": description} for name, description in KEYS.items()
             },
         },
     }
@@ -110,9 +121,7 @@ def _operation(route: Route, refs: Refs) -> Schema:
         "tags": [route.tag],
         "parameters": _parameters(route),
         "responses": _responses(route, refs),
-        "security": {Access.PUBLIC: [], Access.INFERENCE: [{"inferenceKey": []}], Access.MANAGEMENT: [{"managementKey": []}]}[
-            route.access
-        ],
+        "security": [{name: []} for name in SECURITY[route.access]],
     }
     if description:
         operation["description"] = description.replace("\n", " ")

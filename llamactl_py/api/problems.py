@@ -72,6 +72,8 @@ def response(error: LlamactlError, path: str) -> web.Response:
 def told(error: LlamactlError, path: str) -> Told:
     """What `response` says."""
     status, code = status_of(type(error))
+    if isinstance(error, errors.Invalid):
+        code = error.code or code
     headers = {}
     wait = error.retry_after if error.retry_after is not None else RETRY_AFTER.get(type(error))
     if status in (503, 504) and wait is not None:

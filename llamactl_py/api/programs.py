@@ -236,7 +236,7 @@ ROUTES = (
         "GET", _ONE, get_backend, Access.MANAGEMENT, "backends", returns=BackendDetail, query=(_REFRESH,),
         raises=(errors.NotFound, errors.Invalid),
     ),
-    Route("GET", f"{_ONE}/options", get_options, Access.MANAGEMENT, "backends", returns=OptionsSchema, raises=(errors.NotFound,)),
+    Route("GET", f"{_ONE}/options", get_options, Access.READ, "backends", returns=OptionsSchema, raises=(errors.NotFound,)),
     _text(f"{_ONE}/help", get_backend_help, _REFRESH),
     _text(f"{_ONE}/version", get_backend_version, _REFRESH),
     _text(f"{_ONE}/devices", get_backend_devices),

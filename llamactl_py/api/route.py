@@ -100,10 +100,14 @@ class Tagged(BaseModel):
     revision: str = Field(description="Changes whenever the options do; it is the ETag too, for If-Match.")
 
 
+class WithNulls(BaseModel):
+    """Its fields without a value are told as null: llamactl's clients ask for them."""
+
+
 def to_json(value: BaseModel | Sequence[BaseModel]) -> bytes:
-    """A model, or several, as JSON; fields without a value are left out."""
+    """A model, or several, as JSON; fields without a value are left out, but for `WithNulls`."""
     if isinstance(value, BaseModel):
-        return value.model_dump_json(exclude_none=True).encode()
+        return value.model_dump_json(exclude_none=not isinstance(value, WithNulls)).encode()
     return b"[" + b",".join(to_json(item) for item in value) + b"]"
 
 

@@ -102,11 +102,11 @@ async def get_asset(services: Services, request: web.Request) -> web.StreamRespo
 
 
 ROUTES = (
-    Route("GET", "/api/v1/version", get_version, Access.MANAGEMENT, "system", returns=str),
+    Route("GET", "/api/v1/version", get_version, Access.READ, "system", returns=str),
     Route("GET", "/health", get_health, Access.PUBLIC, "system", returns=Health),
     Route("GET", "/ready", get_ready, Access.PUBLIC, "system", returns=Ready, raises=(errors.ShuttingDown,)),
-    Route("GET", "/api/v1/nodes", list_nodes, Access.MANAGEMENT, "system", returns=Nodes),
-    Route("GET", "/api/v1/nodes/{node}", get_node, Access.MANAGEMENT, "system", returns=NodeView, raises=(errors.NotFound,)),
+    Route("GET", "/api/v1/nodes", list_nodes, Access.READ, "system", returns=Nodes),
+    Route("GET", "/api/v1/nodes/{node}", get_node, Access.READ, "system", returns=NodeView, raises=(errors.NotFound,)),
 )
 
 PAGES = (

@@ -12,7 +12,6 @@ from pydantic import BaseModel, Field
 from llamactl_py.api.route import Tagged
 from llamactl_py.instances.instance import Instance
 from llamactl_py.instances.state import State, status_word
-from llamactl_py.storage.keys import KeyRow
 
 
 class ExitView(BaseModel):
@@ -137,23 +136,3 @@ def show(instance: Instance, warnings: tuple[str, ...] = ()) -> InstanceView:
         declared_at=instance.declared_at or None,
         warnings=list(instance.remarks(warnings)) or None,
     )
-
-
-class KeyView(BaseModel):
-    """An inference key, without the key."""
-
-    id: int
-    name: str
-    prefix: str = Field(description="Its first characters.")
-    created_at: int = Field(description="Unix seconds.")
-    expires_at: int | None = Field(default=None, description="Unix seconds; without it the key does not expire.")
-
-
-class NewKeyView(KeyView):
-    """An inference key just made: the only time that the key itself is told."""
-
-    key: str
-
-
-def show_key(row: KeyRow) -> KeyView:
-    return KeyView(id=row.id, name=row.name, prefix=row.prefix, created_at=row.created_at, expires_at=row.expires_at)

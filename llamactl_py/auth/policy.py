@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from llamactl_py.ground.errors import Forbidden, Unauthenticated
+from llamactl_py.ground.grant import Grant, Scope
 
 
 class Access(enum.Enum):
@@ -13,18 +14,41 @@ class Access(enum.Enum):
 
     PUBLIC = "public"
     INFERENCE = "inference"
+    READ = "read"
+    """Management that only looks: nothing is changed or started, and no backend asked."""
     MANAGEMENT = "management"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Caller:
     """Who holds a key. A management key is good for everything: it may run commands on this machine."""
 
     name: str
-    is_manager: bool
+    grant: Grant
+    key: int = 0
+    """Number of the stored key; 0 for the others."""
 
 
-ANYBODY = Caller("", is_manager=False)
+OPENS: dict[Access, frozenset[Scope]] = {
+    Access.INFERENCE: frozenset((Scope.INFERENCE, Scope.MANAGEMENT)),
+    Access.READ: frozenset((Scope.READ, Scope.MANAGEMENT)),
+    Access.MANAGEMENT: frozenset((Scope.MANAGEMENT,)),
+}
+"""The keys that open a route, where keys are asked for. Which instances one may use is looked at later, when that is known."""
+
+_NAMED = {
+    Scope.INFERENCE: "an inference key",
+    Scope.READ: "a read-only key",
+    Scope.MANAGEMENT: "a management key",
+}
+_NEEDED = {
+    Access.INFERENCE: "an inference key",
+    Access.READ: "a management key, or a read-only one",
+    Access.MANAGEMENT: "a management key",
+}
+
+
+ANYBODY = Caller("", Grant())
 """Who asks where no key is asked for."""
 
 
@@ -35,15 +59,23 @@ class Requirements:
     inference: bool = True
     management: bool = True
 
+    def of(self, access: Access) -> bool:
+        """Is a key asked for there?"""
+        if access is Access.PUBLIC:
+            return False
+        return self.inference if access is Access.INFERENCE else self.management
+
+
+def may_pass(access: Access, caller: Caller | None, required: Requirements) -> bool:
+    """May *caller* (None: no valid key) take a route with *access*?"""
+    return not required.of(access) or (caller is not None and caller.grant.scope in OPENS[access])
+
 
 def admit(access: Access, caller: Caller | None, required: Requirements) -> None:
     """Pass, or raise Unauthenticated (no valid key) or Forbidden (a valid key of the wrong kind)."""
-    match access:
-        case Access.PUBLIC:
-            return
-        case Access.INFERENCE if required.inference and caller is None:
-            raise Unauthenticated("this route needs an inference key; send it as: Authorization: Bearer KEY")
-        case Access.MANAGEMENT if required.management and caller is None:
-            raise Unauthenticated("this route needs a management key; send it as: Authorization: Bearer KEY")
-        case Access.MANAGEMENT if required.management and caller and not caller.is_manager:
-            raise Forbidden(f"key {caller.name!r} is an inference key; this route needs a management key")
+    if may_pass(access, caller, required):
+        return
+    needed = f"this route needs {_NEEDED[access]}"
+    if caller is None:
+        raise Unauthenticated(f"{needed}; send it as: Authorization: Bearer KEY")
+    raise Forbidden(f"key {caller.name!r} is {_NAMED[caller.grant.scope]}; {needed}")

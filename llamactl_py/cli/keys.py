@@ -1,6 +1,10 @@
-"""Inference keys: make, list, revoke."""
+"""Keys: make, list, show, edit, revoke."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 import click
 from rich.markup import escape
@@ -8,17 +12,79 @@ from rich.markup import escape
 from llamactl_py.cli import render
 from llamactl_py.cli.main import Connection
 
+NEVER = "never"
+SHORT = {"ls": "list", "rm": "revoke"}
 
-@click.group(short_help="Make, list and revoke inference keys.")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def moment(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+    """'30d', '12h': so long from now; '2027-01-31', '2027-01-31 18:00': on that day, or then, in this machine's time zone.
+
+    Gives Unix seconds, or NEVER.
+    """
+    from llamactl_py.ground import durations
+
+    if value is None or value == NEVER:
+        return value
+    try:
+        return int(datetime.fromisoformat(value).astimezone().timestamp())
+    except (ValueError, OverflowError):  # then it is no date
+        pass
+    try:
+        if value.strip().isdigit():
+            raise ValueError("a number without a unit could be anything")
+        return int(datetime.now(UTC).timestamp() + durations.parse(value, 1.0))
+    except ValueError:
+        said = f"{value!r} is no moment; write 30d, 12h, 2027-01-31, '2027-01-31 18:00' or {NEVER}"
+        raise click.BadParameter(said, ctx, param) from None
+
+
+class WithShortNames(click.Group):
+    """Knows `ls` and `rm`, too."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, SHORT.get(cmd_name, cmd_name))
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
+id_argument = click.argument("id_", metavar="ID", type=int)
+
+
+def limits(command: Command) -> Command:
+    """The options that say what an inference key may do."""
+    options = (
+        click.option(
+            "--expires", callback=moment, metavar="WHEN", help=f"How long it is valid: 30d, 12h, 2027-01-31 or {NEVER}."
+        ),
+        click.option("--instance", "instances", multiple=True, metavar="NAME", help="An instance it may use; may be repeated."),
+        click.option("--group", "groups", multiple=True, metavar="NAME", help="It may use whoever is in it; may be repeated."),
+        click.option("--start/--no-start", "may_start", default=None, help="May its requests start an instance that is down?"),
+        click.option("--evict/--no-evict", "may_evict", default=None, help="May that stop an idle one to have room?"),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def given(**fields: Any) -> dict[str, Any]:
+    """As the API takes them, without those that were not given."""
+    fields = {field: list(value) if isinstance(value, tuple) else value for field, value in fields.items()}
+    if expires := fields.pop("expires", None):
+        fields["expires_at"] = None if expires == NEVER else expires
+    return {field: value for field, value in fields.items() if field == "expires_at" or value not in (None, [])}
+
+
+@click.group(cls=WithShortNames, short_help="Make, list, edit and revoke keys.")
 def keys() -> None:
-    """Make, list and revoke inference keys."""
+    """Make, list, edit and revoke keys. `ls` and `rm` are short for list and revoke."""
 
 
-@keys.command(name="ls")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@keys.command(name="list")
+@json_option
 @click.pass_obj
 def list_keys(connection: Connection, as_json: bool) -> None:
-    """List the inference keys."""
+    """List the keys, newest first."""
     found = connection.client().keys()
     if as_json:
         render.as_json(found)
@@ -26,13 +92,30 @@ def list_keys(connection: Connection, as_json: bool) -> None:
         render.keys(found)
 
 
+@keys.command(name="show")
+@id_argument
+@json_option
+@click.pass_obj
+def show_key(connection: Connection, id_: int, as_json: bool) -> None:
+    """Show all that there is to know of the key with number ID, but for the key itself."""
+    shown(connection.client().key(id_), as_json)
+
+
 @keys.command(name="create")
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option(
+    "--scope",
+    type=click.Choice(["inference", "read", "management"]),
+    default="inference",
+    show_default=True,
+    help="What it opens: models, management to look at, or everything.",
+)
+@limits
+@json_option
 @click.pass_obj
-def create_key(connection: Connection, name: str, as_json: bool) -> None:
-    """Make an inference key NAME and show it, this once."""
-    made = connection.client().create_key(name)
+def create_key(connection: Connection, /, name: str, scope: str, as_json: bool, **fields: Any) -> None:
+    """Make a key NAME and show it, this once. Without --instance and --group it is for all instances."""
+    made = connection.client().create_key(name, **given(scope=scope, **fields))
     if as_json:
         render.as_json(made)
     else:
@@ -40,10 +123,33 @@ def create_key(connection: Connection, name: str, as_json: bool) -> None:
         click.echo(made["key"])
 
 
-@keys.command(name="rm")
-@click.argument("id_", metavar="ID", type=int)
+@keys.command(name="edit")
+@id_argument
+@click.option("--name", help="Its new name.")
+@click.option("--all", "for_all", is_flag=True, help="For all instances, instead of some.")
+@limits
+@json_option
 @click.pass_obj
-def remove_key(connection: Connection, id_: int) -> None:
-    """Revoke the inference key with number ID, at once."""
+def edit_key(connection: Connection, /, id_: int, for_all: bool, as_json: bool, **fields: Any) -> None:
+    """Change the key with number ID, from its next request on. What is not given stays; --instance replaces all instances that
+    it had, and --group all groups."""
+    changes = given(permission_mode="allow_all" if for_all else None, **fields)
+    if not changes:
+        raise click.UsageError("nothing to change; give --name, --expires, --instance, --group, --all, --start or --evict")
+    shown(connection.client().edit_key(id_, **changes), as_json)
+
+
+@keys.command(name="revoke")
+@id_argument
+@click.pass_obj
+def revoke_key(connection: Connection, id_: int) -> None:
+    """Revoke the key with number ID, at once."""
     connection.client().delete_key(id_)
     render.out.print(f"key {id_} is revoked")
+
+
+def shown(key: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        render.as_json(key)
+    else:
+        render.key(key)

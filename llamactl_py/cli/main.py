@@ -47,7 +47,7 @@ SUMMARIES = {
     "restart": "Restart instances and wait until they are ready.",
     "rm": "Delete instances and their logs.",
     "logs": "Show the log of an instance.",
-    "keys": "Make, list and revoke inference keys.",
+    "keys": "Make, list, edit and revoke keys.",
     "backends": "Show which servers are installed, and what they take.",
     "config": "Check, show, find and reload the configuration.",
     "import": "Turn a file of llama-swap or llamactl into one of ours.",

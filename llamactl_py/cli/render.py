@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -104,10 +105,54 @@ def keys(rows: Sequence[dict[str, Any]]) -> None:
         "ID": [str(row["id"]) for row in rows],
         "NAME": [escape(row["name"]) for row in rows],
         "KEY": [f"{row['prefix']}..." for row in rows],
-        "CREATED": [f"{age(time.time() - row['created_at'])} ago" for row in rows],
+        "OPENS": [escape(_opened(row)) for row in rows],
+        "EXPIRES": [_expiry(row) for row in rows],
+        "LAST USED": [_ago(row["last_used_at"]) for row in rows],
+        "CREATED": [_ago(row["created_at"]) for row in rows],
     }
     for line in _lines(columns):
         out.print(line)
+
+
+def key(row: dict[str, Any]) -> None:
+    """All of one key, a line for each thing."""
+    told = {
+        "id": str(row["id"]),
+        "name": escape(row["name"]),
+        "key": f"{row['prefix']}...",
+        "opens": escape(_opened(row)),
+        "expires": _moment(row["expires_at"]),
+        "last used": _moment(row["last_used_at"]),
+        "created": _moment(row["created_at"]),
+        "changed": _moment(row["updated_at"]),
+    }
+    for name, value in told.items():
+        out.print(f"{name:<10} {value}")
+
+
+def _opened(row: dict[str, Any]) -> str:
+    """What a key opens, in words."""
+    if row["scope"] != "inference":
+        return {"read": "management, to look at", "management": "everything"}[row["scope"]]
+    some = [*row["instances"], *(f"group {group}" for group in row["groups"])]
+    which = "all instances" if row["permission_mode"] == "allow_all" else ", ".join(some) or "no instance any more"
+    without = [word for word, may in (("start", row["may_start"]), ("evict", row["may_evict"])) if not may]
+    return which + (f" (may not {' or '.join(without)})" if without else "")
+
+
+def _expiry(row: dict[str, Any]) -> str:
+    if row["expires_at"] is None:
+        return "never"
+    left = row["expires_at"] - time.time()
+    return f"in {age(left)}" if left > 0 else "[red]expired[/]"
+
+
+def _ago(moment: int | None) -> str:
+    return f"{age(time.time() - moment)} ago" if moment else "never"
+
+
+def _moment(moment: int | None) -> str:
+    return datetime.fromtimestamp(moment, UTC).astimezone().isoformat(" ", "seconds") if moment else "never"
 
 
 def backends(rows: Sequence[dict[str, Any]]) -> None:

@@ -130,8 +130,9 @@ class BadConfiguration(DaemonRefused):
 class Invalid(LlamactlError):
     """Input with one or more problems, each naming its field."""
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(problems)
+    def __init__(self, problems: Iterable[Problem], code: str = "") -> None:
+        """*code*: a word for programs that says which problem it is, where llamactl has one."""
+        self.problems, self.code = tuple(problems), code
         super().__init__("; ".join(map(str, self.problems)))
 
 

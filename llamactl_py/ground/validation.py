@@ -15,6 +15,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 MOST_PROBLEMS = 20
 
+_SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 _NO_FIELD = re.compile(r"\[key\]|constrained-str|tuple\[.+\]")
 """What pydantic puts into a path beside fields: that a name is meant and not its value, and which kind of a union it tried."""
 
@@ -72,12 +73,15 @@ def _explain(detail: Any, model: type[BaseModel]) -> str:
         case _:
             message: str = detail["msg"]
             shown = detail["input"]
-            said = (
-                f", got {shown!r}"
-                if isinstance(shown, str | int | float | bool) and len(repr(shown)) < 80
-                else f", got {kind(shown)}"
-            )
+            is_short = isinstance(shown, str | int | float | bool) and len(repr(shown)) < 80
+            said = f", got {shown!r}" if is_short and not _may_be_secret(detail) else f", got {kind(shown)}"
             return message[0].lower() + message[1:] + said
+
+
+def _may_be_secret(detail: Any) -> bool:
+    """Is its value none to repeat, because of the name that it stands under, or because it is text where there should be many
+    values under names?"""
+    return detail["type"] == "dict_type" or any(_SECRET.search(str(step)) for step in detail["loc"])
 
 
 def _known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

@@ -55,6 +55,13 @@ class Routes:
         known = ", ".join(map(repr, entry.served.names)) or "only its own model; leave out what follows the slash"
         raise UnknownModel(f"instance {instance!r} does not serve {inner!r}; it serves {known}")
 
+    def owner(self, model: str) -> str | None:
+        """The instance that answers for *model*, or would if it knew what follows the slash; None if there is none."""
+        if route := self._routes.get(model):
+            return route.instance
+        instance, slash, _ = model.partition("/")
+        return instance if slash and instance in self._entries else None
+
     def listing(self) -> list[tuple[str, str, int]]:
         """(model name, instance, Unix seconds of creation) of every name that `find` knows, sorted by name."""
         return sorted((name, route.instance, self._entries[route.instance].created_at) for name, route in self._routes.items())

@@ -7,6 +7,7 @@ across an `await`, so there is no lock and nothing to get out of step. See desig
 from __future__ import annotations
 
 import asyncio
+from bisect import insort
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ class Claim:
 
     instance: Instance
     only_start: bool = False
+    may_evict: bool = True
     answer: asyncio.Future[Target | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     waits_for: str = "its turn"
 
@@ -71,13 +73,17 @@ class Dispatcher:
     # -- for requests -----------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def lease(self, instance: Instance, *, may_start: bool = True, counts_as_use: bool = True) -> AsyncIterator[Target]:
-        """Hold *instance* ready for the length of the block; it is started for it where *may_start* and its options allow.
+    async def lease(
+        self, instance: Instance, *, may_start: bool = True, may_evict: bool = True, counts_as_use: bool = True
+    ) -> AsyncIterator[Target]:
+        """Hold *instance* ready for the length of the block; it is started for it where *may_start* and its options allow, and
+        with *may_evict* an idle one is stopped for it where room is needed.
 
         Leaving early by cancellation, queued or granted, gives back what was held. Raises NotRunning, StartFailed, NoRoom,
         TimedOut, WasStopped, ShuttingDown.
         """
-        target = self.grant(instance) or await self._queue_for(instance, may_start and instance.options.on_demand_start)
+        may_start = may_start and instance.options.on_demand_start
+        target = self.grant(instance) or await self._queue_for(instance, may_start, may_evict)
         try:
             yield target
         finally:
@@ -101,14 +107,14 @@ class Dispatcher:
         if idle_timeout and instance.last_used + idle_timeout < self._wakes_at:
             self._changed.set()
 
-    async def _queue_for(self, instance: Instance, may_start: bool) -> Target:
+    async def _queue_for(self, instance: Instance, may_start: bool, may_evict: bool) -> Target:
         if not may_start and not instance.is_wanted:
             raise NotRunning(
                 f"instance {instance.name!r} is {instance.state.value} and is not started by this request; start it first"
             )
         if len(self._claims) >= self._limits.max_queued_requests:
             raise _after(1.0, NoRoom(f"{len(self._claims)} requests are waiting already (max_queued_requests)"))
-        target = await self._wait(Claim(instance))
+        target = await self._wait(Claim(instance, may_evict=may_evict))
         assert target is not None
         return target
 
@@ -120,7 +126,7 @@ class Dispatcher:
             raise NotFound(f"instance {claim.instance.name!r} is being deleted")
         if claim.instance not in self._fleet:
             raise NotFound(f"instance {claim.instance.name!r} was deleted")
-        self._claims.append(claim)
+        insort(self._claims, claim, key=_yields)
         self._assign()
         try:
             async with asyncio.timeout(self._limits.on_demand_start_timeout):
@@ -223,7 +229,7 @@ class Dispatcher:
         For each claim, one of three cases: its instance can take it; there is room, so the instance is wanted up; an idle
         one can leave, so that one is wanted down first. Otherwise the claim waits.
         """
-        verdicts: dict[str, Wait] = {}  # one for all of a group who are at rest, until one is acted on: the queue may be long
+        verdicts: dict[tuple[str, bool], Wait] = {}  # one for all of a kind, until one is acted on: the queue may be long
         for claim in list(self._claims):
             instance = claim.instance
             if claim.answer.done():
@@ -232,8 +238,9 @@ class Dispatcher:
                 self._answer(claim, _after(left, StartFailed(f"instance {instance.name!r} has failed: {instance.reason}")))
             elif instance.state in AT_REST and not instance.is_wanted:
                 group = instance.options.group if instance.options.group in self._limits.group_limits else ""
-                if verdict := self._make_room(claim, verdicts.get(group) or self._plan(group)):
-                    verdicts[group] = verdict
+                kind = (group, claim.may_evict)
+                if verdict := self._make_room(claim, verdicts.get(kind) or self._plan(*kind)):
+                    verdicts[kind] = verdict
                 else:
                     verdicts.clear()
             elif claim.only_start and instance.is_wanted:
@@ -245,10 +252,11 @@ class Dispatcher:
         for name in idle_for_too_long(self._seats(), self._time()):
             self._fleet.get(name).want_down(0.0)
 
-    def _plan(self, group: str) -> Start | Evict | Wait:
+    def _plan(self, group: str, may_evict: bool) -> Start | Evict | Wait:
         limits = self._limits
         of_group = limits.group_limits.get(group, -1)
-        return plan(self._seats(), limits.max_running_instances, limits.enable_lru_eviction, group, of_group)
+        may_evict = may_evict and limits.enable_lru_eviction
+        return plan(self._seats(), limits.max_running_instances, may_evict, group, of_group)
 
     def _make_room(self, claim: Claim, verdict: Start | Evict | Wait) -> Wait | None:
         """Act on *verdict* for one that is at rest, so has no seat itself; gives it back if it holds for the next one too."""
@@ -318,6 +326,11 @@ def _seat(instance: Instance, waiting: int) -> Seat:
         options.idle_timeout,
         options.group,
     )
+
+
+def _yields(claim: Claim) -> bool:
+    """Who may not evict stands behind all who may: a place that was made for one of them is not for the taking."""
+    return not claim.may_evict
 
 
 def _after(seconds: float, error: LlamactlError) -> LlamactlError:

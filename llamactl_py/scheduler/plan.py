@@ -55,7 +55,8 @@ class Wait:
 
 
 def plan(seats: Sequence[Seat], limit: int, may_evict: bool, group: str = "", group_limit: int = -1) -> Start | Evict | Wait:
-    """What an instance of *group* that is at rest has to do to run. *seats*: those of the others; a limit of -1 means none.
+    """What an instance of *group* that is at rest has to do to run. *seats*: those of the others; a limit of -1 means none;
+    *may_evict*: the settings, and whoever asks for it, allow that an idle one is stopped for it.
 
     Room in its group comes first: who leaves for that leaves a place for all.
     """
@@ -79,7 +80,7 @@ def _room(seats: Sequence[Seat], limit: int, may_evict: bool, full: str) -> Star
     if len(seats) - leaving < limit:
         return Wait("another instance is leaving for it", is_coming=True)
     if not may_evict:
-        return Wait(f"{full}, and eviction is off")
+        return Wait(f"{full}, and none may be evicted for it")
     idle = sorted((seat for seat in seats if seat.may_leave and seat.is_wanted), key=lambda seat: seat.last_used)
     if idle:
         return Evict(idle[0].name)

@@ -55,6 +55,26 @@ MIGRATIONS: Sequence[str] = (
     );
     """,
     "ALTER TABLE instances ADD COLUMN declared INTEGER NOT NULL DEFAULT 0;",
+    """
+    ALTER TABLE keys ADD COLUMN scope TEXT NOT NULL DEFAULT 'inference';
+    ALTER TABLE keys ADD COLUMN permission_mode TEXT NOT NULL DEFAULT 'allow_all';
+    ALTER TABLE keys ADD COLUMN may_start INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE keys ADD COLUMN may_evict INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE keys ADD COLUMN updated_at INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE keys ADD COLUMN last_used_at INTEGER;
+    UPDATE keys SET updated_at = created_at;
+    CREATE TABLE key_instances (
+        key_id INTEGER NOT NULL REFERENCES keys ON DELETE CASCADE,
+        instance_id INTEGER NOT NULL REFERENCES instances ON DELETE CASCADE,
+        PRIMARY KEY (key_id, instance_id)
+    );
+    CREATE INDEX keys_of_instance ON key_instances (instance_id);
+    CREATE TABLE key_groups (
+        key_id INTEGER NOT NULL REFERENCES keys ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        PRIMARY KEY (key_id, name)
+    );
+    """,
 )
 """Script n brings a database from version n to n + 1. Landed scripts are never edited; a change is a new script."""
 

@@ -22,6 +22,7 @@ PAGE = Path(__file__).parents[2] / "apidocs" / "compatibility.md"
 ROWS = dict(re.findall(r"^\| `(\w+ /[^`]*)` \| (works|differs|not yet) \|", PAGE.read_text(), re.MULTILINE))
 OPTIONS = {"backend_type": "llama_cpp", "backend_options": {}}
 CHAT = {"model": "a", "messages": [{"role": "user", "content": "hi"}]}
+KEY = {"id", "name", "user_id", "permission_mode", "expires_at", "created_at", "updated_at", "last_used_at"}
 INSTANCE = {"id", "name", "status", "created", "options"}
 
 
@@ -91,10 +92,15 @@ EXPECTED: dict[str, Expected] = {
     "GET /api/v1/nodes": Expected(200, check=lambda body: body == {}),
     "GET /api/v1/nodes/{name}": Expected(404, check=is_refusal),
     "POST /api/v1/auth/keys": Expected(
-        201, body={"name": "k"}, check=lambda body: {"id", "name", "key", "created_at"} <= body.keys()
+        201,
+        body={"name": "k", "permission_mode": "per_instance", "expires_at": 2_000_000_000, "instance_ids": [1]},
+        check=lambda body: {*KEY, "key"} <= body.keys(),
     ),
-    "GET /api/v1/auth/keys": Expected(200, check=lambda body: body[0]["name"] == "first"),
-    "GET /api/v1/auth/keys/{id}": Expected(200, check=lambda body: body["name"] == "first"),
+    "GET /api/v1/auth/keys": Expected(200, check=lambda body: body[0].keys() >= KEY),
+    "GET /api/v1/auth/keys/{id}": Expected(200, check=lambda body: body.keys() >= KEY and body["expires_at"] is None),
+    "GET /api/v1/auth/keys/{id}/permissions": Expected(
+        200, check=lambda body: body == [{"instance_id": 1, "instance_name": "a"}]
+    ),
     "DELETE /api/v1/auth/keys/{id}": Expected(204),
     "GET /v1/models": Expected(200, check=lambda body: [model["id"] for model in body["data"]] == ["a", "b"]),
     "POST /v1/*": Expected(200, "/v1/chat/completions", CHAT),
@@ -116,7 +122,8 @@ async def h(tmp_path: Path) -> AsyncIterator[House]:
     async with house(tmp_path, backends={"llama-cpp": {"command": str(program)}}) as running:
         await running.create("a")
         await running.create("b")
-        await running.ask("POST", "/api/v1/auth/keys", json={"name": "first"})
+        body = {"name": "first", "permission_mode": "per_instance", "instance_ids": [1]}
+        await running.ask("POST", "/api/v1/auth/keys", json=body)
         await running.chat("a")
         yield running
 

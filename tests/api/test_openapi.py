@@ -63,11 +63,12 @@ def test_every_operation_says_what_it_does(route: Route) -> None:
 def test_every_operation_says_which_key_it_needs(route: Route) -> None:
     needed = {
         Access.PUBLIC: [],
-        Access.INFERENCE: [{"inferenceKey": []}],
+        Access.INFERENCE: [{"inferenceKey": []}, {"managementKey": []}],
+        Access.READ: [{"readKey": []}, {"managementKey": []}],
         Access.MANAGEMENT: [{"managementKey": []}],
     }
     assert operation(route)["security"] == needed[route.access]
-    assert {"inferenceKey", "managementKey"} == set(DOCUMENT["components"]["securitySchemes"])
+    assert {"inferenceKey", "readKey", "managementKey"} == set(DOCUMENT["components"]["securitySchemes"])
 
 
 @EVERY_ROUTE

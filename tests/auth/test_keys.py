@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import stat
 import string
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,11 +22,13 @@ import pytest
 from multidict import CIMultiDict
 
 from llamactl_py.api.middleware import sent_key
-from llamactl_py.auth.keys import LONGEST, SHOWN, KeyRing, digest, management_key
+from llamactl_py.auth import keys as module
+from llamactl_py.auth.keys import LONGEST, PREFIXES, KeyRing, digest, management_key
 from llamactl_py.auth.policy import Caller
 from llamactl_py.ground.errors import DaemonRefused, NotFound, StorageFailed
+from llamactl_py.ground.grant import Grant, Scope
 from llamactl_py.storage.database import Database
-from llamactl_py.storage.keys import KeyStore
+from llamactl_py.storage.keys import KeyRow, KeyStore
 
 MANAGER = "llamactl-mgmt-" + "5" * 64
 
@@ -56,6 +60,10 @@ async def ring(database: Database, clock: Clock) -> KeyRing:
     return ring
 
 
+async def make(ring: KeyRing, name: str, expires_at: int | None = None, **grant: Any) -> tuple[KeyRow, str]:
+    return await ring.create(name, expires_at, Grant(**grant))
+
+
 def reloaded(database: Database, clock: Clock) -> KeyRing:
     return KeyRing(KeyStore(database, clock), clock, [])
 
@@ -64,40 +72,40 @@ class TestKeyRing:
     async def test_a_new_key_is_known_at_once_and_by_the_next_daemon(
         self, ring: KeyRing, database: Database, clock: Clock
     ) -> None:
-        row, key = await ring.create("laptop", None)
-        assert ring.caller(key) == Caller("laptop", is_manager=False)
-        assert (row.name, row.prefix, row.expires_at) == ("laptop", key[:SHOWN], None)
+        row, key = await make(ring, "laptop")
+        assert ring.caller(key) == Caller("laptop", Grant(), 1)
+        assert (row.name, row.prefix, row.expires_at) == ("laptop", key[:13], None)
         other = reloaded(database, clock)
         assert other.caller(key) is None
         await other.load()
-        assert other.caller(key) == Caller("laptop", is_manager=False)
-        assert other.all() == ring.all() == [row]
+        assert other.caller(key) == Caller("laptop", Grant(), 1)
+        assert other.all() == ring.all() == [replace(row, last_used_at=int(clock.now))]
 
     async def test_keys_are_long_and_never_the_same(self, ring: KeyRing) -> None:
-        keys = [(await ring.create("same name", None))[1] for _ in range(20)]
+        keys = [(await make(ring, "same name"))[1] for _ in range(20)]
         assert len(set(keys)) == 20
         assert {len(key) for key in keys} == {len("llamactl-") + 64}
-        assert [row.prefix for row in ring.all()] == [key[:SHOWN] for key in reversed(keys)]
+        assert [row.prefix for row in ring.all()] == [key[:13] for key in reversed(keys)]
 
     @pytest.mark.parametrize("key", [MANAGER, "0123456789abcdef"])
     async def test_a_management_key_is_good_for_everything(self, ring: KeyRing, key: str) -> None:
-        assert ring.caller(key) == Caller("management", is_manager=True)
+        assert ring.caller(key) == Caller("management", Grant(Scope.MANAGEMENT))
 
     async def test_a_key_expires_at_its_moment(self, ring: KeyRing, clock: Clock) -> None:
-        _, key = await ring.create("guest", int(clock.now) + 60)
+        _, key = await make(ring, "guest", int(clock.now) + 60)
         clock.now += 59.9
-        assert ring.caller(key) == Caller("guest", is_manager=False)
+        assert ring.caller(key) == Caller("guest", Grant(), 1)
         clock.now += 0.1
         assert ring.caller(key) is None
         clock.now -= 3600
-        assert ring.caller(key) == Caller("guest", is_manager=False), "a clock that was wrong does no lasting harm"
+        assert ring.caller(key) == Caller("guest", Grant(), 1), "a clock that was wrong does no lasting harm"
 
     async def test_a_revoked_key_is_refused_at_once_and_for_ever(self, ring: KeyRing, database: Database, clock: Clock) -> None:
-        row, key = await ring.create("guest", None)
-        kept, other = await ring.create("other", None)
+        row, key = await make(ring, "guest")
+        kept, other = await make(ring, "other")
         await ring.remove(row.id)
         assert ring.caller(key) is None
-        assert ring.caller(other) == Caller("other", is_manager=False)
+        assert ring.caller(other) == Caller("other", Grant(), 2)
         again = reloaded(database, clock)
         await again.load()
         assert again.caller(key) is None
@@ -107,7 +115,7 @@ class TestKeyRing:
                 await find(row.id)
 
     async def test_a_key_is_refused_also_when_who_revoked_it_did_not_wait(self, ring: KeyRing, database: Database) -> None:
-        row, key = await ring.create("guest", None)
+        row, key = await make(ring, "guest")
         revoking = asyncio.ensure_future(ring.remove(row.id))
         for _ in range(3):
             await asyncio.sleep(0)
@@ -119,7 +127,7 @@ class TestKeyRing:
     async def test_a_key_made_for_somebody_who_left_is_shown_so_that_it_can_be_revoked(
         self, ring: KeyRing, database: Database, clock: Clock
     ) -> None:
-        making = asyncio.ensure_future(ring.create("guest", None))
+        making = asyncio.ensure_future(make(ring, "guest"))
         for _ in range(3):
             await asyncio.sleep(0)
         making.cancel()
@@ -131,12 +139,12 @@ class TestKeyRing:
         assert again.all() == ring.all()
 
     async def test_a_key_that_could_not_be_revoked_is_still_shown_and_valid(self, ring: KeyRing, database: Database) -> None:
-        row, key = await ring.create("guest", None)
+        row, key = await make(ring, "guest")
         await database.run(lambda c: c.execute("PRAGMA query_only = ON").fetchall())
         with pytest.raises(StorageFailed):
             await ring.remove(row.id)
-        assert ring.caller(key) == Caller("guest", is_manager=False)
-        assert ring.get(row.id) == row
+        assert ring.caller(key) == Caller("guest", Grant(), 1)
+        assert ring.get(row.id).prefix == row.prefix
         await database.run(lambda c: c.execute("PRAGMA query_only = OFF").fetchall())
         await ring.remove(row.id)
         assert ring.caller(key) is None
@@ -144,29 +152,184 @@ class TestKeyRing:
     async def test_a_key_that_could_not_be_stored_does_not_exist(self, ring: KeyRing, database: Database) -> None:
         await database.run(lambda c: c.execute("PRAGMA query_only = ON").fetchall())
         with pytest.raises(StorageFailed):
-            await ring.create("guest", None)
+            await make(ring, "guest")
         assert ring.all() == []
 
     async def test_a_key_is_found_by_its_number(self, ring: KeyRing) -> None:
-        row, _ = await ring.create("a", None)
+        row, _ = await make(ring, "a")
         assert ring.get(row.id) == row
         for missing in (row.id + 1, 0, -1):
             with pytest.raises(NotFound, match=f"there is no key with id {missing}"):
                 ring.get(missing)
 
     async def test_no_file_holds_a_key(self, ring: KeyRing, tmp_path: Path) -> None:
-        key = (await ring.create("canary", None))[1]
+        key = (await make(ring, "canary"))[1]
         files = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
         assert any(digest(key) in content for content in files.values()), "the digest is somewhere, or nothing was searched"
-        secret = key[SHOWN:].encode()
+        secret = key[13:].encode()
         for start in range(len(secret) - 8):
             part = secret[start : start + 8]
             assert not [name for name, content in files.items() if part in content or bytes.fromhex(part.decode()) in content]
 
     async def test_what_is_shown_of_a_ring_holds_no_key(self, ring: KeyRing) -> None:
-        row, key = await ring.create("canary", None)
-        assert key[SHOWN:] not in repr(row) + repr(ring.__dict__)
+        row, key = await make(ring, "canary")
+        assert key[13:] not in repr(row) + repr(ring.__dict__)
         assert MANAGER not in repr(ring.__dict__)
+
+    @pytest.mark.parametrize(("scope", "prefix"), PREFIXES.items())
+    async def test_a_key_tells_by_its_beginning_what_it_opens(self, ring: KeyRing, scope: Scope, prefix: str) -> None:
+        row, key = await make(ring, "k", scope=scope)
+        assert re.fullmatch(rf"{prefix}[0-9a-f]{{64}}", key)
+        assert row.prefix == key[: len(prefix) + 4]
+        assert ring.caller(key) == Caller("k", Grant(scope), 1)
+
+    async def test_a_grant_outlives_the_daemon(self, ring: KeyRing, database: Database, clock: Clock) -> None:
+        _, key = await make(ring, "k", groups=frozenset(("g",)), instances=frozenset(), may_start=False)
+        other = reloaded(database, clock)
+        await other.load()
+        assert other.caller(key) == Caller("k", Grant(instances=frozenset(), groups=frozenset(("g",)), may_start=False), 1)
+
+    async def test_a_stored_key_that_the_settings_name_opens_what_they_say(self, database: Database, clock: Clock) -> None:
+        ring = reloaded(database, clock)
+        row, key = await make(ring, "k")
+        both = KeyRing(KeyStore(database, clock), clock, [key])
+        await both.load()
+        assert both.caller(key) == Caller("management", Grant(Scope.MANAGEMENT))
+        assert both.all() == [row]
+        await both.remove(row.id)
+        assert both.caller(key) == Caller("management", Grant(Scope.MANAGEMENT))
+
+
+class TestEditing:
+    async def test_a_change_counts_from_the_next_look_and_for_the_next_daemon(
+        self, ring: KeyRing, database: Database, clock: Clock
+    ) -> None:
+        row, key = await make(ring, "old", int(clock.now) + 60)
+        clock.now += 10
+        grant = Grant(instances=frozenset(), may_evict=False)
+        edited = await ring.edit(row.id, lambda row: replace(row, name="new", expires_at=None, grant=grant))
+        assert (edited.updated_at, edited.created_at) == (int(clock.now), row.created_at)
+        assert ring.all() == [edited]
+        clock.now += 3600
+        assert ring.caller(key) == Caller("new", grant, 1)
+        again = reloaded(database, clock)
+        await again.load()
+        assert again.caller(key) == Caller("new", grant, 1)
+
+    async def test_what_cannot_be_stored_is_not_changed(self, ring: KeyRing, database: Database) -> None:
+        row, key = await make(ring, "old")
+        await database.run(lambda c: c.execute("PRAGMA query_only = ON").fetchall())
+        with pytest.raises(StorageFailed):
+            await ring.edit(row.id, lambda row: replace(row, name="new"))
+        assert ring.caller(key) == Caller("old", Grant(), 1)
+
+    async def test_changes_at_the_same_time_are_all_made(self, ring: KeyRing) -> None:
+        row, _ = await make(ring, "")
+        await asyncio.gather(*(ring.edit(row.id, lambda row: replace(row, name=row.name + "x")) for _ in range(10)))
+        assert ring.get(row.id).name == "x" * 10
+
+    async def test_one_that_is_revoked_meanwhile_is_not_brought_back(
+        self, ring: KeyRing, database: Database, clock: Clock
+    ) -> None:
+        row, key = await make(ring, "k")
+        rename = partial(ring.edit, row.id, lambda row: replace(row, name="new"))
+        done = await asyncio.gather(ring.remove(row.id), rename(), return_exceptions=True)
+        assert [type(outcome) for outcome in done] == [type(None), NotFound]
+        again = reloaded(database, clock)
+        await again.load()
+        assert ring.caller(key) is again.caller(key) is None
+
+
+class TestLastUse:
+    async def test_it_is_known_at_once_and_written_behind(self, ring: KeyRing, database: Database, clock: Clock) -> None:
+        row, key = await make(ring, "k")
+        assert row.last_used_at is None
+        clock.now += 5.5
+        ring.caller(key)
+        assert ring.get(row.id).last_used_at == int(clock.now)
+        stored = KeyStore(database, clock)
+        assert [row.last_used_at for row in await stored.all()] == [None]
+        await ring.write_use()
+        assert [row.last_used_at for row in await stored.all()] == [int(clock.now)]
+        assert [row.updated_at for row in await stored.all()] == [row.updated_at]
+
+    async def test_it_outlives_the_daemon_and_an_edit(self, ring: KeyRing, database: Database, clock: Clock) -> None:
+        row, key = await make(ring, "k")
+        ring.caller(key)
+        await ring.write_use()
+        await ring.edit(row.id, lambda row: replace(row, name="new"))
+        again = reloaded(database, clock)
+        await again.load()
+        assert again.get(row.id).last_used_at == int(clock.now)
+
+    async def test_a_refused_key_is_not_used(self, ring: KeyRing, clock: Clock) -> None:
+        row, key = await make(ring, "k", int(clock.now) + 1)
+        clock.now += 1
+        assert ring.caller(key) is None
+        assert ring.get(row.id).last_used_at is None
+
+    async def test_a_disk_without_room_is_tried_again(self, ring: KeyRing, database: Database, clock: Clock) -> None:
+        _, key = await make(ring, "k")
+        ring.caller(key)
+        await database.run(lambda c: c.execute("PRAGMA query_only = ON").fetchall())
+        await ring.write_use()
+        await database.run(lambda c: c.execute("PRAGMA query_only = OFF").fetchall())
+        await ring.write_use()
+        assert [row.last_used_at for row in await KeyStore(database, clock).all()] == [int(clock.now)]
+
+    async def test_what_did_not_change_is_not_written_again(self, ring: KeyRing, database: Database) -> None:
+        _, key = await make(ring, "k")
+        ring.caller(key)
+        await ring.write_use()
+        before = await database.run(lambda c: c.total_changes)
+        await ring.write_use()
+        assert await database.run(lambda c: c.total_changes) == before
+
+    async def test_every_minute_it_is_written_and_who_expired_is_shown_out(
+        self, ring: KeyRing, database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "WRITE_USE_EVERY", 0.01)
+        _, key = await make(ring, "k", int(clock.now) + 1)
+        caller = ring.caller(key)
+        assert caller
+        cut = asyncio.Event()
+        with ring.visit(caller, cut.set):
+            clock.now += 1
+            worker = asyncio.ensure_future(ring.run())
+            async with asyncio.timeout(10):
+                await cut.wait()
+                while [row.last_used_at for row in await KeyStore(database, clock).all()] == [None]:
+                    await asyncio.sleep(0)
+            worker.cancel()
+
+
+class TestVisits:
+    async def test_whoever_looks_on_is_cut_off_when_the_key_is_revoked(self, ring: KeyRing) -> None:
+        row, key = await make(ring, "k", scope=Scope.READ)
+        _, other = await make(ring, "other", scope=Scope.READ)
+        cut: list[str] = []
+        visitor, stranger, manager = ring.caller(key), ring.caller(other), ring.caller(MANAGER)
+        assert visitor
+        assert stranger
+        assert manager
+        with (
+            ring.visit(visitor, lambda: cut.append("one")),
+            ring.visit(visitor, lambda: cut.append("two")),
+            ring.visit(stranger, lambda: cut.append("other")),
+            ring.visit(manager, lambda: cut.append("manager")),
+        ):
+            with ring.visit(visitor, lambda: cut.append("gone before")):
+                pass
+            await ring.remove(row.id)
+        assert sorted(cut) == ["one", "two"]
+
+    async def test_who_comes_in_the_turn_of_the_revocation_is_let_be(self, ring: KeyRing) -> None:
+        row, key = await make(ring, "k")
+        caller = ring.caller(key)
+        assert caller
+        await ring.remove(row.id)
+        with ring.visit(caller, lambda: None):
+            pass
 
 
 def hostile_values(key: str) -> Iterator[str]:
@@ -174,7 +337,7 @@ def hostile_values(key: str) -> Iterator[str]:
     yield from (
         "", " ", "null", "None", "true", "*", "%", "_", "' OR '1'='1", "'; DROP TABLE keys;--", '" OR ""="', "admin'--",
         "1 OR 1=1", "\0", "\0" * 100, key + "\0", "\0" + key, key + "\n", key + " ", " " + key, f"Bearer {key}",
-        f"{key},{key}", f'"{key}"', key.upper(), key[:-1], key[1:], key + key, key[:SHOWN], key[:SHOWN] + "*",
+        f"{key},{key}", f'"{key}"', key.upper(), key[:-1], key[1:], key + key, key[:13], key[:13] + "*",
         key.replace("-", "\u2010"), "llamactl-", digest(key).hex(), digest(key).decode("latin-1"), repr(digest(key)),
         "\ud800", "\udcff", "\U0010ffff", "\u202e" + key, "x" * (1 << 20), key * 1000, "\u0661\u0662\u0663",
         "../../management.key", "${jndi:ldap://x}", "{{7*7}}", "%00", "\r\nX: y",
@@ -190,13 +353,13 @@ def hostile_values(key: str) -> Iterator[str]:
 
 
 async def test_ten_thousand_hostile_values_are_nobody(ring: KeyRing) -> None:
-    key = (await ring.create("real", None))[1]
+    key = (await make(ring, "real"))[1]
     tried = 0
     for value in hostile_values(key):
         assert ring.caller(value) is None, value
         tried += 1
     assert tried > 10_000
-    assert ring.caller(key) == Caller("real", is_manager=False)
+    assert ring.caller(key) == Caller("real", Grant(), 1)
 
 
 @pytest.mark.parametrize("length", [LONGEST, LONGEST + 1, 10_000_000])
@@ -228,7 +391,7 @@ def test_a_key_is_read_from_two_headers_and_nowhere_else(request_: Any, key: str
 
 
 async def test_ten_thousand_hostile_headers_are_nobody(ring: KeyRing) -> None:
-    key = (await ring.create("real", None))[1]
+    key = (await make(ring, "real"))[1]
     for value in hostile_values(key):
         if value.strip() != key and value.partition(" ")[2].strip() != key:
             for scheme in ("", "Bearer ", "Basic ", "bearer\t"):

@@ -146,7 +146,7 @@ def test_ps_never_cuts_what_matters_however_narrow_the_terminal(columns: int, mo
 def test_ps_and_keys_leave_no_blanks_at_the_end_of_a_line_in_a_pipe(llamactl: Llamactl) -> None:
     llamactl("create", "a", "--", *SERVER)
     llamactl("keys", "create", "k")
-    for words in (("ps",), ("keys", "ls")):
+    for words in (("ps",), ("keys", "list")):
         lines = llamactl(*words).out.splitlines()
         assert len(lines) == 2
         assert lines == [line.rstrip() for line in lines]
@@ -495,18 +495,78 @@ def test_a_key_is_printed_alone_works_is_listed_without_itself_and_revoked(serve
     llamactl("create", "a", "--", *SERVER)
     user = Client(served.client.url, key)
     assert "".join(user.chat("a", [{"role": "user", "content": "hi"}], max_tokens=3)).split() == ["one", "two", "three"]
-    listed = llamactl("keys", "ls")
+    listed = llamactl("keys", "list")
     assert key not in listed.out
     header, row = listed.out.splitlines()
-    assert header.split() == ["ID", "NAME", "KEY", "CREATED"]
-    number, *rest = row.split()
-    assert rest[:3] == ["my", "notebook", f"{key[:13]}..."]
-    assert json.loads(llamactl("keys", "ls", "--json").out) == served.client.keys()
-    assert llamactl("keys", "rm", number) == Said(0, f"key {number} is revoked\n", "")
+    assert re.split(r"  +", header) == ["ID", "NAME", "KEY", "OPENS", "EXPIRES", "LAST USED", "CREATED"]
+    number, *rest = re.split(r"  +", row)
+    assert rest[:4] == ["my notebook", f"{key[:13]}...", "all instances", "never"]
+    assert all(re.fullmatch(r"\d+s ago", cell) for cell in rest[4:])
+    assert json.loads(llamactl("keys", "list", "--json").out) == served.client.keys()
+    assert llamactl("keys", "revoke", number) == Said(0, f"key {number} is revoked\n", "")
     with pytest.raises(Refused):
         list(user.chat("a", []))
-    assert llamactl("keys", "rm", number).code == 4
-    assert llamactl("keys", "rm", "first").code == 2
+    assert llamactl("keys", "revoke", number).code == 4
+    assert llamactl("keys", "revoke", "first").code == 2
+
+
+def test_a_key_is_made_for_some_instances_shown_and_edited(served: Daemon, llamactl: Llamactl) -> None:
+    llamactl("create", "a", "--", *SERVER)
+    llamactl("create", "b", "--group", "small", "--", *SERVER)
+    limits = ("--instance", "a", "--group", "small", "--no-start", "--no-evict", "--expires", "30d")
+    made = json.loads(llamactl("keys", "create", "guest", *limits, "--json").out)
+    assert (made["instances"], made["groups"], made["may_start"], made["may_evict"]) == (["a"], ["small"], False, False)
+    assert made["expires_at"] == pytest.approx(made["created_at"] + 30 * 86400, abs=30)
+    number = str(made.pop("id"))
+    assert [row["instance_name"] for row in served.client.key_permissions(int(number))] == ["a", "b"]
+    said = llamactl("keys", "show", number).out
+    assert re.search(r"^opens +a, group small \(may not start or evict\)$", said, re.MULTILINE)
+    assert re.search(r"^last used +never$", said, re.MULTILINE)
+    assert made["key"] not in said
+    assert json.loads(llamactl("keys", "show", number, "--json").out) == served.client.key(int(number))
+    said = llamactl("keys", "edit", number, "--name", "friend", "--all", "--start", "--expires", "never").out
+    assert re.search(r"^opens +all instances \(may not evict\)$", said, re.MULTILINE)
+    changed = json.loads(llamactl("keys", "edit", number, "--instance", "b", "--expires", "2100-01-31", "--json").out)
+    assert (changed["name"], changed["instances"], changed["groups"]) == ("friend", ["b"], [])
+    assert changed["expires_at"] // (365.25 * 86400) == 130
+    assert "in 2" in llamactl("keys", "list").out
+
+
+@pytest.mark.parametrize(("scope", "opens"), [("read", "management, to look at"), ("management", "everything")])
+def test_a_key_for_management_is_made_and_works(served: Daemon, llamactl: Llamactl, scope: str, opens: str) -> None:
+    key = llamactl("keys", "create", "k", "--scope", scope).out.strip()
+    assert opens in llamactl("keys", "list").out
+    assert llamactl("ps", LLAMACTL_API_KEY=key).code == 0
+    said = llamactl("create", "a", "--", *SERVER, LLAMACTL_API_KEY=key)
+    assert (said.code, "is a read-only key" in said.err) == ((4, True) if scope == "read" else (0, False))
+
+
+def test_the_short_names_of_commands_for_keys_still_work(llamactl: Llamactl) -> None:
+    llamactl("keys", "create", "k")
+    number = json.loads(llamactl("keys", "ls", "--json").out)[0]["id"]
+    assert llamactl("keys", "rm", str(number)).out == f"key {number} is revoked\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("create", "k", "--expires", "soon"), 2, "'soon' is no moment; write 30d"),
+        (("create", "k", "--expires", "30"), 2, "'30' is no moment"),
+        (("create", "k", "--expires", "2001-01-01"), 4, "has passed already"),
+        (("create", "k", "--scope", "root"), 2, "'root' is not one of 'inference', 'read', 'management'"),
+        (("create", "k", "--instance", "none"), 4, "instances.0: there is no instance named 'none'"),
+        (("create", "k", "--scope", "read", "--no-start"), 4, "may_start: limits inference keys"),
+        (("create", ""), 4, "name: "),
+        (("edit", "1"), 2, "nothing to change; give --name"),
+        (("edit", "99", "--name", "x"), 4, "there is no key with id 99"),
+        (("show", "99"), 4, "there is no key with id 99"),
+        (("show",), 2, "Missing argument 'ID'"),
+    ],
+)
+def test_mistakes_with_keys_are_told(llamactl: Llamactl, words: tuple[str, ...], code: int, told: str) -> None:
+    said = llamactl("keys", *words)
+    assert (said.code, said.out) == (code, "")
+    assert told in said.err
 
 
 def test_version_tells_ours_and_the_daemons(llamactl: Llamactl, tmp_path: Path) -> None:
@@ -557,9 +617,11 @@ ASKING = [
     ("restart", "a"),
     ("rm", "a"),
     ("logs", "a"),
-    ("keys", "ls"),
+    ("keys", "list"),
+    ("keys", "show", "1"),
     ("keys", "create", "k"),
-    ("keys", "rm", "1"),
+    ("keys", "edit", "1", "--name", "k"),
+    ("keys", "revoke", "1"),
 ]
 
 
@@ -627,7 +689,10 @@ def test_a_key_that_is_not_known_is_told_by_where_it_came_from(served: Daemon, t
         (str(key_file), run(*elsewhere, "ps")),
     ):
         assert said == Said(
-            4, "", f"llamactl: this route needs a management key; the key from {place} is none that this daemon knows\n"
+            4,
+            "",
+            "llamactl: this route needs a management key, or a read-only one; "
+            f"the key from {place} is none that this daemon knows\n",
         )
     key_file.unlink()
     assert run(*elsewhere, "ps").err.endswith("; give one with --key-file or LLAMACTL_API_KEY\n")

@@ -60,6 +60,21 @@ def test_every_problem_is_told_at_once() -> None:
     assert {p.where for p in caught.value.problems} == {"name", "front.spokes", "front.lable", "gears"}
 
 
+class Lock(Frozen):
+    pin: dict[str, int] = Field(default={})
+    owner_token: int = 0
+    api_keys: dict[str, int] = Field(default={})
+
+
+@pytest.mark.parametrize(
+    "raw", [{"owner_token": "hush"}, {"api_keys": {"a": "hush"}}, {"pin": {"MY_SECRET": "hush"}}, {"pin": "hush"}]
+)
+def test_what_may_be_a_secret_is_not_repeated(raw: object) -> None:
+    with pytest.raises(Invalid, match=r"got text$") as caught:
+        parse(Lock, raw)
+    assert "hush" not in str(caught.value)
+
+
 def test_long_values_are_not_repeated() -> None:
     with pytest.raises(Invalid) as caught:
         parse(Wheel, {"spokes": "9" * 200 + "x"})

@@ -299,9 +299,47 @@ async def test_without_eviction_nobody_leaves() -> None:
     async with world(max_running_instances=1, enable_lru_eviction=False, on_demand_start_timeout=50) as w:
         a, b = await w.create("a"), await w.create("b")
         await w.use(a)
-        with pytest.raises(NoRoom, match="eviction is off"):
+        with pytest.raises(NoRoom, match="none may be evicted for it"):
             await w.use(b)
         assert a.state is READY
+
+
+@in_virtual_time
+async def test_a_request_that_may_not_evict_waits_until_somebody_leaves_by_himself() -> None:
+    async with world(max_running_instances=1, on_demand_start_timeout=600) as w:
+        a, b = await w.create("a", idle_timeout="5m"), await w.create("b")
+        await w.use(a)
+        assert await w.use(b, may_evict=False) == 1 + 300 + 1
+
+
+@in_virtual_time
+async def test_a_request_that_may_not_evict_is_told_so_when_nobody_leaves_in_time() -> None:
+    async with world(max_running_instances=1, on_demand_start_timeout=50) as w:
+        a, b = await w.create("a"), await w.create("b")
+        await w.use(a)
+        with pytest.raises(NoRoom, match="none may be evicted for it"):
+            await w.use(b, may_evict=False)
+        assert (a.state, now()) == (READY, 1 + 50)
+        assert await w.use(b) == 51 + 1
+
+
+@in_virtual_time
+async def test_a_place_that_one_had_made_is_not_taken_by_one_who_may_not() -> None:
+    async with world(max_running_instances=1, on_demand_start_timeout=7200) as w:
+        a, b, c = await w.create("a", Life(load=1, term=5)), await w.create("b", idle_timeout="5m"), await w.create("c")
+        await w.use(a)
+        modest = spawn(w.use(b, may_evict=False))
+        await turns()
+        assert await w.use(c) == 1 + 5 + 1
+        assert await modest == 7 + 1800 + 1
+
+
+@in_virtual_time
+async def test_one_that_is_up_is_there_for_who_may_neither_start_nor_evict() -> None:
+    async with world(max_running_instances=1) as w:
+        a = await w.create("a")
+        await w.use(a)
+        assert await w.use(a, may_start=False, may_evict=False) == 1
 
 
 @in_virtual_time

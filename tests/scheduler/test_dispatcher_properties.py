@@ -79,10 +79,13 @@ class Request:
     leaves: Moment | None = None
     """So long after it came, whether it was served or not."""
     counts_as_use: bool = True
+    may_start: bool = True
+    may_evict: bool = True
 
     async def make(self, w: World) -> float | None:
         instance = w.fleet.get(self.name)
-        request = asyncio.ensure_future(w.use(instance, seconds=self.hold, counts_as_use=self.counts_as_use))
+        how = {"counts_as_use": self.counts_as_use, "may_start": self.may_start, "may_evict": self.may_evict}
+        request = asyncio.ensure_future(w.use(instance, seconds=self.hold, **how))
         if self.leaves:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.leaves.second):
@@ -99,7 +102,7 @@ healthy = st.builds(Life, load=seconds, term=seconds, orphans=st.integers(0, 3),
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(
     lives=st.fixed_dictionaries(dict.fromkeys(NAMES, healthy)),
-    schedule=some(st.builds(Request, moments, names, seconds), 16),
+    schedule=some(st.builds(Request, moments, names, seconds, may_evict=st.booleans()), 16),
     limit=limits,
     idle_timeout=st.sampled_from(["0.1m", "1m", "30m"]),
     seed=seeds,
@@ -125,7 +128,7 @@ def test_where_backends_are_healthy_every_request_is_served(
 @given(
     lives=st.fixed_dictionaries(dict.fromkeys(NAMES, healthy)),
     groups=st.fixed_dictionaries(dict.fromkeys(NAMES, st.sampled_from(["", "g", "h", "free"]))),
-    schedule=some(st.builds(Request, moments, names, seconds), 16),
+    schedule=some(st.builds(Request, moments, names, seconds, may_evict=st.booleans()), 16),
     limit=st.sampled_from([-1, 2, 3]),
     seed=seeds,
 )
@@ -151,6 +154,28 @@ def test_no_group_is_ever_above_its_limit_and_every_request_is_served(
                     and (other.gone_at is None or other.gone_at > handle.launched_at)
                 ]
                 assert len(there) <= most.get(group, len(NAMES))
+
+    run(scenario(), seed)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(
+    lives=st.fixed_dictionaries(dict.fromkeys(NAMES, healthy)),
+    schedule=some(st.builds(Request, moments, names, seconds, may_evict=st.just(False)), 16),
+    limit=limits,
+    seed=seeds,
+)
+def test_where_no_request_may_evict_nobody_leaves_before_its_idle_time(
+    lives: dict[str, Life], schedule: list[Request], limit: int, seed: int | None
+) -> None:
+    async def scenario() -> None:
+        async with world(max_running_instances=limit, on_demand_start_timeout="1d") as w:
+            for name, life in lives.items():
+                await w.create(name, *[life] * 99, idle_timeout="10m")
+            await asyncio.gather(*(served(w, request) for request in schedule))
+            for left in (change for change in w.changes if change.new is State.STOPPING):
+                since = max(change.at for change in w.changes if (change.name, change.new) == (left.name, State.READY))
+                assert left.at - since >= 600
 
     run(scenario(), seed)
 
@@ -264,7 +289,7 @@ EXPECTED: dict[type, tuple[type[Exception], ...]] = {
 """How each may end, beside success."""
 
 patience = st.none() | st.builds(Moment, st.integers(0, 20), st.integers(0, 12))
-requests = st.builds(Request, moments, names, seconds, patience, st.booleans())
+requests = st.builds(Request, moments, names, seconds, patience, st.booleans(), mostly, st.booleans())
 troubles = st.one_of(
     st.builds(Crash, moments, names, st.sampled_from([0, 1, -9])),
     st.builds(Start, moments, names),

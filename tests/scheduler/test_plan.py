@@ -73,7 +73,7 @@ def test_one_that_may_not_leave_is_waited_for_and_named(stays: Seat, why: str) -
 
 def test_without_eviction_nobody_leaves_but_who_is_leaving_is_waited_for() -> None:
     off = plan([OLD], 1, may_evict=False)
-    assert off == Wait("1 instances are running, which is the limit (max_running_instances), and eviction is off")
+    assert off == Wait("1 instances are running, which is the limit (max_running_instances), and none may be evicted for it")
     assert plan([LEAVING], 1, may_evict=False) == Wait("another instance is leaving for it", is_coming=True)
     assert plan([OLD], 2, may_evict=False) == Start()
 

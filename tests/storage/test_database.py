@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from llamactl_py.ground.errors import DaemonRefused, StorageFailed
+from llamactl_py.ground.grant import Grant
 from llamactl_py.storage import database as module
 from llamactl_py.storage.database import MIGRATIONS, Database
 from llamactl_py.storage.instances import InstanceStore
@@ -58,7 +59,7 @@ async def full(tmp_path: Path) -> Path:
         for number in range(40):
             await database.run(lambda c, n=number: add(c, f"i{n}", "x" * 400))  # type: ignore[misc]
             if number < 10:
-                await KeyStore(database, lambda: 1.0).add(f"k{number}", bytes([number]) * 32, "p", None)
+                await KeyStore(database, lambda: 1.0).add(f"k{number}", bytes([number]) * 32, "p", None, Grant())
     assert not file.with_name("full.db-wal").exists()
     return file
 
