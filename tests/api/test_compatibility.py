@@ -63,6 +63,9 @@ NATIVE = {
 }
 EXPECTED: dict[str, Expected] = {
     "GET /api/v1/version": Expected(200, check=lambda text: re.match(r"Version: .*\nCommit: .*\nBuild Time: ", text) is not None),
+    "GET /api/v1/config": Expected(
+        200, check=lambda body: body.keys() >= {"server", "backends", "instances", "auth", "data_dir", "version"}
+    ),
     "GET /api/v1/instances": Expected(200, check=lambda body: all(map(is_instance, body))),
     "GET /api/v1/instances/{name}": Expected(200, check=is_instance),
     "POST /api/v1/instances/{name}": Expected(201, "/api/v1/instances/new", OPTIONS, lambda body: body["status"] == "stopped"),
