@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -24,6 +23,7 @@ from llamactl_py.config.load import Configuration
 from llamactl_py.config.settings import Server
 from llamactl_py.ground import clock
 from llamactl_py.ground.errors import LlamactlError, ShuttingDown, StorageFailed
+from llamactl_py.ground.importing import give_memory_back, without_certificates
 from llamactl_py.ground.ticket import Ticket
 from llamactl_py.instances.command import ENGINE, Workshop, inherited
 from llamactl_py.instances.declared import Declaration, read_declared
@@ -102,7 +102,7 @@ async def serve(configuration: Configuration, started: Callable[[Running], None]
         async with running(configuration, asked_to_reload) as daemon:
             started(daemon)
             await asyncio.wait([daemon.furnished])
-            gc.freeze()  # what start-up made lives as long as we do: no collection needs to look at it again
+            give_memory_back()
             await stop.wait()
             log.info("shutting down")
     finally:
@@ -228,7 +228,8 @@ async def _furnish(door: Door, services: Services, access: AccessLog | None) -> 
     all the rest of our start, so it is done beside the first requests."""
 
     def load() -> Callable[[Services, AccessLog | None, float], web.AppRunner]:
-        from llamactl_py.app import runner_for
+        with without_certificates():
+            from llamactl_py.app import runner_for
 
         return runner_for
 

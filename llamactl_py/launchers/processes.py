@@ -28,6 +28,7 @@ LINUX = sys.platform == "linux"
 GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
 """What reading about a process raises when it has ended meanwhile, or is none of ours. Nothing else may pass for that: with no
 descriptor left to look with, every tree would seem to be empty."""
+WENT = GONE if LINUX else (*GONE, psutil.Error)
 PROC = Path("/proc")
 
 
@@ -89,7 +90,7 @@ def look(pid: int) -> Process | None:
                 ended = process.status() == psutil.STATUS_ZOMBIE
                 return Process(pid, process.ppid(), os.getsid(pid), int(process.create_time() * 1e6), ended)
         stat = (PROC / str(pid) / "stat").read_bytes()
-    except (*GONE, psutil.Error):
+    except WENT:
         return None
     # The second field is the name in parentheses and may itself hold spaces and parentheses.
     fields = stat[stat.rindex(b")") + 2 :].split()
