@@ -47,6 +47,10 @@ class Tail:
             reading.look((self._head + b"".join(self._pieces)[:HEAD])[:HEAD])
         return reading.result()
 
+    def ends_with(self, words: bytes) -> bool:
+        """Are they among the last bytes?"""
+        return words in self._last(2 * len(words) + 16)
+
     def _last(self, count: int) -> bytes:
         """The last *count* bytes, or all that there are."""
         taken: list[bytes] = []

@@ -19,10 +19,14 @@ from llamactl_py.services import Services
 _tells_usage = lru_cache(64)(tells_usage)
 
 
+DONE = b"data: [DONE]"
+"""The last event of OpenAI's streams."""
+
+
 class Account:
     """It ends once, with the first of `answered`, `refused` and `left`; whatever comes behind that counts for nothing."""
 
-    __slots__ = ("_bus", "_entry", "_tail", "_time", "caller")
+    __slots__ = ("_bus", "_entry", "_sent", "_status", "_tail", "_time", "caller")
 
     def __init__(
         self, services: Services, instance: Instance | None, model: str, caller: Caller, question: Question, size: int
@@ -31,6 +35,7 @@ class Account:
         self.caller = caller
         self._time, self._bus = services.time, services.bus
         self._tail: Tail | None = None
+        self._status = self._sent = 0
         name = instance.name if instance else ""
         self._entry = services.ledger.begin(self._time(), name, model, caller.name, question.method, question.path, size)
         if self._bus.is_heard("request"):
@@ -49,11 +54,20 @@ class Account:
     def hear(self, head: AnswerHead) -> Watch | None:
         """The head of the answer is there; gives what is to watch its body."""
         self._entry.first_byte = self._time()
+        self._status = head.status
         if not head.content_type or not _tells_usage(head.content_type):
-            return None
+            return self._count
         self._entry.is_streamed = head.content_type.startswith(b"text/event-stream")
         self._tail = Tail()
-        return self._tail.feed
+        return self._watch
+
+    def _count(self, piece: bytes) -> None:
+        self._sent += len(piece)
+
+    def _watch(self, piece: bytes) -> None:
+        self._sent += len(piece)
+        assert self._tail is not None
+        self._tail.feed(piece)
 
     def answered(self, relayed: Relayed) -> None:
         """The answer went out, or broke off."""
@@ -67,8 +81,14 @@ class Account:
         self._end(status, Outcome.FAILED if failed else Outcome.REFUSED)
 
     def left(self) -> None:
-        """The client has gone, or we have failed it."""
-        self._end(0, Outcome.LEFT)
+        """The client has gone, or we have failed it. One that goes with `[DONE]` has heard all that there was: OpenAI's clients
+        do not wait for the end behind it."""
+        if self._entry.outcome is not None:
+            return
+        if self._tail and self._tail.ends_with(DONE):
+            self._end(self._status, Outcome.ANSWERED, self._sent, self._tail.read())
+        else:
+            self._end(0, Outcome.LEFT, self._sent, self._tail.read() if self._tail else None)
 
     def _end(self, status: int, outcome: Outcome, sent: int = 0, usage: Usage | None = None) -> None:
         if self._entry.outcome is None:

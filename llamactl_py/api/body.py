@@ -20,12 +20,24 @@ HELD: web.RequestKey[int] = web.RequestKey("held", int)
 
 async def read_body(services: Services, request: web.Request) -> bytes:
     """The whole request body. Raises TooLarge, NoRoom, and BadRequest when it does not come in time or is broken."""
+    limit = services.settings.server.max_body_size
+    too_large = TooLarge(f"the request body is over {limit} bytes (server.max_body_size)")
     parts = []
-    async for part in _pieces(services, request):
-        services.bodies.take(len(part))
-        request[HELD] = request.get(HELD, 0) + len(part)
+    async for part in _pieces(services, request, limit, too_large):
+        _hold(services, request, len(part))
         parts.append(part)
     return b"".join(parts) if len(parts) != 1 else parts[0]
+
+
+async def read_small(services: Services, request: web.Request, limit: int, too_large: TooLarge) -> bytes:
+    """A body of at most *limit* bytes, for which there is always room. Raises *too_large*, and BadRequest as `read_body` does."""
+    parts = [part async for part in _pieces(services, request, limit, too_large)]
+    return b"".join(parts) if len(parts) != 1 else parts[0]
+
+
+def _hold(services: Services, request: web.Request, size: int) -> None:
+    services.bodies.take(size)
+    request[HELD] = request.get(HELD, 0) + size
 
 
 def give_back(services: Services, request: web.Request) -> None:
@@ -42,11 +54,15 @@ async def read_upload(services: Services, request: web.Request) -> AsyncIterator
     with tempfile.TemporaryFile(prefix="llamactl-upload-") as file:
         memory = bytearray()
         spooled = 0
-        async for part in _pieces(services, request):
+        limit = services.settings.server.max_body_size
+        too_large = TooLarge(f"the request body is over {limit} bytes (server.max_body_size)")
+        async for part in _pieces(services, request, limit, too_large):
+            _hold(services, request, len(part))
             memory += part
             if spooled or len(memory) > most:
                 spooled += await asyncio.to_thread(file.write, bytes(memory))
                 memory.clear()
+                give_back(services, request)
         if not spooled:
             yield memory
             return
@@ -55,10 +71,8 @@ async def read_upload(services: Services, request: web.Request) -> AsyncIterator
         yield mapped  # closed when the last piece of it is written: a connection may hold one longer than this block
 
 
-async def _pieces(services: Services, request: web.Request) -> AsyncIterator[bytes]:
-    server = services.settings.server
-    limit, seconds, size = server.max_body_size, server.body_timeout, 0
-    too_large = TooLarge(f"the request body is over {limit} bytes (server.max_body_size)")
+async def _pieces(services: Services, request: web.Request, limit: int, too_large: TooLarge) -> AsyncIterator[bytes]:
+    seconds, size = services.settings.server.body_timeout, 0
     if (request.content_length or 0) > limit:
         raise too_large
     loop = asyncio.get_running_loop()

@@ -113,8 +113,7 @@ async def proxy_to_instance(services: Services, request: web.Request) -> web.Str
     idling out.
     """
     instance = named(services, request)
-    prefix = f"/api/v1/instances/{request.match_info['name']}/proxy"
-    path = request.raw_path.removeprefix(prefix) or "/"
+    path = "/" + request.raw_path.split("/", 6)[6]  # behind /api/v1/instances/NAME/proxy/, however that was spelled
     counts = request.method not in ("GET", "HEAD", "OPTIONS")
     body = await read_body(services, request)
     return await pass_on(services, request, instance, path, body, False, counts, may_upgrade=True)

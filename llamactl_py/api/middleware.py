@@ -58,7 +58,7 @@ def _explain(request: web.Request, error: web.HTTPException) -> str:
 @web.middleware
 async def refuse_strangers(request: web.Request, handler: Next) -> web.StreamResponse:
     """Loopback is no border: any web page can make a browser send requests here. So the Host header must name us (against
-    DNS rebinding), and what a page of another site sends is refused, unless it only reads."""
+    DNS rebinding), and what a page of another site sends is refused, unless it only reads (`only_reads`)."""
     if request.method in ("TRACE", "CONNECT") or not request.raw_path.startswith("/"):
         raise BadRequest("this form of request is not supported; send METHOD /path")
     if not is_framed_plainly(request):
@@ -67,9 +67,17 @@ async def refuse_strangers(request: web.Request, handler: Next) -> web.StreamRes
         return answer
     if not names_us(request.headers.get("Host", ""), request.app[SERVICES].settings.server):
         raise Forbidden("the Host header does not name this server; if it should, add the name to server.allowed_hosts")
-    if request.method not in ("GET", "HEAD", "OPTIONS") and not same_site(request):
+    if not same_site(request) and not only_reads(request):
         raise Forbidden("requests from pages of other sites are refused")
     return await handler(request)
+
+
+def only_reads(request: web.Request) -> bool:
+    """Can an answer that its page may not see be all that comes of it? Not of a WebSocket, which any page may read, nor of a GET
+    that starts an instance or a program."""
+    route = request.app[ROUTE_OF].get(request.match_info.handler)
+    acts = route is not None and route.access in (Access.INFERENCE, Access.MANAGEMENT)
+    return request.method in ("GET", "HEAD", "OPTIONS") and "Upgrade" not in request.headers and not acts
 
 
 def is_framed_plainly(request: web.Request) -> bool:

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from llamactl_py.api.body import read_body
+from llamactl_py.api.body import read_small
 from llamactl_py.auth.policy import ANYBODY, Access, Caller
 from llamactl_py.ground.errors import BadRequest, Invalid, LlamactlError, Problem, TooLarge
 from llamactl_py.ground.validation import parse
@@ -119,11 +119,8 @@ def caller_of(request: web.Request) -> Caller:
 
 async def read_json(request: web.Request) -> Any:
     """The body as JSON values. Raises BadRequest, TooLarge."""
-    if (request.content_length or 0) > MAX_JSON:
-        raise TooLarge(f"the request body is over {MAX_JSON} bytes, which is the most that the management API takes")
-    body = await read_body(request.app[SERVICES], request)
-    if len(body) > MAX_JSON:
-        raise TooLarge(f"the request body is over {MAX_JSON} bytes, which is the most that the management API takes")
+    too_large = TooLarge(f"the request body is over {MAX_JSON} bytes, which is the most that the management API takes")
+    body = await read_small(request.app[SERVICES], request, MAX_JSON, too_large)
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -260,7 +260,8 @@ class LocalLauncher:
             await asyncio.sleep(MAINTENANCE_INTERVAL)
             self._running = [handle for handle in self._running if not handle.has_ended]
             if self._running:
-                table = await asyncio.to_thread(processes.snapshot)
+                # Whom a parent left behind the kernel has made a child of ours: so everybody of theirs is below us.
+                table = await asyncio.to_thread(processes.below, {os.getpid()})
                 for handle in self._running:
                     handle.remember(table)
             self._reap_orphans()

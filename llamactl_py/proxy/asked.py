@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, cast
 
 from aiohttp import HttpVersion11, web
@@ -21,13 +22,22 @@ class Asked:
         self.wants_upgrade = _asks_for_websocket(request)
         self.keeps_alive = bool(request.keep_alive) and not self.wants_upgrade
         self._request = request
+        self._draining: asyncio.Future[None] | None = None
 
     @property
     def transport(self) -> asyncio.Transport | None:
         return self._request.transport
 
     async def drained(self) -> None:
-        await self._request.writer.drain()
+        """Until the client has read most of what was written, or left. aiohttp has one future for all who wait for that: whoever
+        is cancelled while it waits must not take the future with it."""
+        if self._draining is None or self._draining.done():
+            self._draining = asyncio.ensure_future(self._drain())
+        await asyncio.shield(self._draining)
+
+    async def _drain(self) -> None:
+        with suppress(ConnectionError):  # then the handler is cancelled
+            await self._request.writer.drain()
 
     def listen(self, hear: asyncio.Protocol) -> None:
         self._request.protocol.set_parser(cast(Any, _Rest(hear)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from llamactl_py.auth.policy import Caller
+from llamactl_py.ground.errors import LlamactlError
 from llamactl_py.proxy.narrow import Head
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ class Desk(Protocol):
 
     def begin(self, front: Front, head: Head, caller: Caller, body: bytes | bytearray) -> Work | None:
         """Begin to answer; None if that is done already."""
+
+    def refuse(self, front: Front, head: Head, error: LlamactlError) -> None:
+        """Tell the client why not."""
 
     def too_slow(self, front: Front, head: Head) -> None:
         """The body did not come in time: tell the client."""

@@ -197,6 +197,9 @@ class Exchange:
         text = lines + answer_framing(head, said, client.speaks_11, self.stays_open)
         self._watch = self.hear(head)
         self._silent_since = 0.0
+        if self._transport.is_closing():
+            self.is_complete = self.length is not None and self.length == len(rest)
+            return
         if self.length is not None and self.length == len(rest):  # all of it at once, as most answers come: one write
             self._transport.write(text + rest)
             self.sent = len(rest)
@@ -249,6 +252,8 @@ class Exchange:
             self._watch(data)
 
     def _write(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            return  # we hear of that in a moment; uvloop would take it for an error of ours
         self.sent += len(data)
         self._transport.write(data)
         if self._transport.get_write_buffer_size() > HIGH_WATER:

@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 from llamactl_py.auth.policy import Caller
+from llamactl_py.ground.errors import NoRoom
 from llamactl_py.proxy import narrow
 from llamactl_py.proxy.client import has_left
 from llamactl_py.proxy.desk import Patience, Work
@@ -81,13 +82,14 @@ class Front(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
             return
-        if self._ahead:
+        looked_at = len(self._ahead)
+        if looked_at:
             data = self._ahead + data
             self._ahead = b""
         elif self._work is None:
             self._since = self._door.time()
         if self._work is None and self._may_write is None:
-            self._read(data)
+            self._read(data, looked_at)
             return
         self._ahead = data
         if len(data) > HIGH_WATER and self.transport and not self._is_paused:
@@ -101,6 +103,7 @@ class Front(asyncio.Protocol):
         self._let_go()
         if self._may_write and not self._may_write.done():
             self._may_write.set_exception(ConnectionResetError("the client has left"))
+            self._may_write.exception()  # perhaps nobody waits for it
         self._leave()
 
     def pause_writing(self) -> None:
@@ -124,13 +127,15 @@ class Front(asyncio.Protocol):
 
     # -- requests ---------------------------------------------------------------------------------------------------------
 
-    def _read(self, data: bytes) -> None:
-        """Take the request that *data* begins with, wait for the rest of it, or hand it all over."""
+    def _read(self, data: bytes, looked_at: int = 0) -> None:
+        """Take the request that *data* begins with, wait for the rest of it, or hand it all over. In the first *looked_at* bytes
+        no head ends: who sends byte after byte does not make us look at all of them each time."""
         assert self.transport is not None
         data = data.lstrip(b"\r\n")  # empty lines between requests are nothing (RFC 9112, section 2.2)
-        end = data.find(b"\r\n\r\n")
+        looked_at = max(0, min(looked_at, len(data)) - 3)
+        end = data.find(b"\r\n\r\n", looked_at)
         if end < 0:
-            self._wait_for_head(data)
+            self._wait_for_head(data, looked_at)
             return
         length = self._understand(data, end + 2)
         if length is None:
@@ -138,19 +143,15 @@ class Front(asyncio.Protocol):
             return
         body_at = end + 4
         if len(data) - body_at < length:
-            if not self._door.bodies.fits(length):
-                self._hand_over(data)
-                return
-            self._door.bodies.take(length)
-            self._held = length
             self._intake = Intake(self, self.transport, data[body_at:], length)
+            self.holds(len(data) - body_at)
             return
         self._ahead = data[body_at + length :]
         self._begin(data[body_at : body_at + length])
 
-    def _wait_for_head(self, data: bytes) -> None:
+    def _wait_for_head(self, data: bytes, looked_at: int) -> None:
         """*data* is the beginning of one. Also where aiohttp is to read it, the time that it may take is ours to watch."""
-        if NO_HEAD.search(data):
+        if NO_HEAD.search(data, looked_at):
             self._hand_over(data)
         elif len(data) <= LONGEST_HEAD:
             self._ahead = data
@@ -181,6 +182,19 @@ class Front(asyncio.Protocol):
         self._began = self._door.time()
         self.keeps_alive = self._head.keeps_alive and self._door.is_open
         self._work = self._door.desk.begin(self, self._head, self._caller, body)
+
+    def holds(self, size: int) -> bool:
+        """*size* bytes more of a body are there. Called by the intake."""
+        try:
+            self._door.bodies.take(size)
+        except NoRoom as error:
+            assert self.transport is not None
+            self._intake = None
+            self.transport.set_protocol(self)
+            self._dismiss(self._door.desk.refuse, self, self._head, error)
+            return False
+        self._held += size
+        return True
 
     def whole(self, body: bytearray) -> None:
         """The body is there. Called by the intake."""

@@ -12,6 +12,9 @@ ROOM = bytes(1 << 18)
 class Owner(Protocol):
     """Whose connection it is."""
 
+    def holds(self, size: int) -> bool:
+        """*size* bytes more are there; False if that is too much, and the transport has another protocol already."""
+
     def whole(self, body: bytearray) -> None:
         """The body is there; the transport is to get another protocol."""
 
@@ -34,7 +37,7 @@ class Intake(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._at += nbytes
-        if self._at == self._length:
+        if self._owner.holds(nbytes) and self._at == self._length:
             self._owner.whole(self._body)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -20,7 +20,7 @@ Buffer = bytes | bytearray | mmap.mmap
 _BOUNDARY = re.compile(
     r""";[ \t]*boundary=(?:"([0-9A-Za-z'()+_,./:=? -]{1,70})"|([0-9A-Za-z'()+_./:=?-]{1,70}))[ \t]*(?:;|$)""", re.IGNORECASE
 )
-_NAME = re.compile(rb';[ \t]*name=(?:"((?:[^"\\\r\n]|\\.)*)"|([^";\s]+))', re.IGNORECASE)
+_PARAMETER = re.compile(rb';[ \t]*([A-Za-z*]+)=(?:"((?:[^"\\\r\n]|\\.)*+)"|([^";\s]++))[ \t]*')
 _DISPOSITION = re.compile(rb"\r\ncontent-disposition:[ \t]*form-data([^\r\n]*)", re.IGNORECASE)
 
 
@@ -93,7 +93,14 @@ def _parts(body: Buffer, boundary: bytes) -> Iterator[tuple[bytes, int, int]]:
 def _name(head: bytes) -> bytes:
     """The name of the part with that *head*. Raises BadRequest where two readers could find different ones."""
     dispositions = _DISPOSITION.findall(head)
-    names = _NAME.findall(dispositions[0]) if len(dispositions) == 1 else []
+    rest = dispositions[0].strip() if len(dispositions) == 1 else b""
+    names = []
+    while parameter := _PARAMETER.match(rest):
+        rest = rest[parameter.end() :]
+        if parameter[1].lower() in (b"name", b"name*"):
+            names.append((parameter[2], parameter[3]))
+    if rest:
+        names.clear()  # what is no parameter could hold another name
     if len(names) != 1:
         raise BadRequest("a part of the form has no usable name: it needs one Content-Disposition with one name")
     quoted, plain = names[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.proxy.test_leaving import FRAME
 from tests.support.house import House, eventually, house
 
 
@@ -122,3 +124,39 @@ async def test_whenever_clients_leave_none_stays_in_flight(h: House) -> None:
     async with asyncio.timeout(10):
         while (await h.get("a"))["in_flight"]:
             await asyncio.sleep(0.02)
+
+
+SLOW_TO_CLOSE = r"""
+    connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+    connection.sendall(b'data: {{"choices":[],"usage":{{"prompt_tokens":3,"completion_tokens":4}}}}\n\ndata: [DONE]\n\n')
+    time.sleep(5)
+    connection.close()
+"""
+
+
+async def test_who_goes_with_the_last_event_was_answered(h: House, tmp_path: Path) -> None:
+    """OpenAI's clients close at [DONE], whatever would have come behind it."""
+    program = tmp_path / "backend.py"
+    program.write_text(FRAME.format(post=SLOW_TO_CLOSE.replace("{{", "{").replace("}}", "}")))
+    options = {
+        "backend_type": "llama_cpp",
+        "backend_options": {"model": "/dev/null"},
+        "command_override": [sys.executable, "-S", "-E", str(program)],
+        "stop_timeout": 1,
+    }
+    assert (await h.ask("POST", "/api/v1/instances/a", json=options))[0] == 201
+    async with asyncio.timeout(10), h.connection() as (reader, writer):
+        writer.write(chat(h))
+        await reader.readuntil(b"data: [DONE]\n\n")
+    (told,) = await ended(h)
+    assert (told["outcome"], told["status"], told["prompt_tokens"], told["completion_tokens"]) == ("answered", 200, 3, 4)
+    assert told["bytes_out"] > 50
+
+
+async def test_what_a_client_had_before_it_left_is_counted(h: House) -> None:
+    await h.create("a", "tokens=100 tok-rate=20")
+    async with asyncio.timeout(10), h.connection() as (reader, writer):
+        writer.write(chat(h))
+        await reader.readuntil(b"data: ")
+    (told,) = await ended(h)
+    assert (told["outcome"], told["bytes_out"] > 0) == ("left", True)

@@ -95,3 +95,23 @@ async def test_clients_that_leave_in_the_middle_of_a_body_hold_nothing(tmp_path:
             writer.write(head + b"x" * 400_000)
             await eventually(lambda: h.daemon.services.bodies.held > 300_000)
         await eventually(lambda: h.daemon.services.bodies.held == 0)
+
+
+async def test_who_only_says_that_a_body_is_large_takes_no_room_from_others(tmp_path: Path) -> None:
+    async with house(tmp_path, server={"max_buffered_bodies": 1 << 20, "max_body_size": 1 << 20}) as h:
+        await h.create("a")
+        head = h.head("POST", "/v1/chat/completions", "Content-Type: application/json", "Content-Length: 1048576")
+        async with h.connection() as (_, one), h.connection() as (_, other):
+            one.write(head + b"x" * 100)
+            other.write(head + b"x" * 100)
+            await eventually(lambda: h.daemon.services.bodies.held == 200)
+            assert (await h.chat("a", x="y" * 200_000))[0] == 200
+            assert (await h.ask("GET", "/api/v1/instances"))[0] == 200
+
+
+async def test_management_has_room_when_inference_has_none(tmp_path: Path) -> None:
+    async with house(tmp_path, server={"max_buffered_bodies": 1 << 20}) as h:
+        h.daemon.services.bodies.take(1 << 20)
+        assert (await h.ask("POST", "/api/v1/instances/b", json=h.stub_options("b")))[0] == 201
+        assert (await h.ask("POST", "/v1/chat/completions", data=form("b")))[0] == 503
+        h.daemon.services.bodies.give_back(1 << 20)

@@ -39,6 +39,10 @@ def test_the_model_is_found_and_its_value_alone_replaced(memory: type | str) -> 
         assert b"".join(with_model(buffer, field, None)) == b"".join(with_model(buffer, field, "whisper")) == body
 
 
+def test_a_name_within_a_file_name_is_none() -> None:
+    assert find_model(form(part("file", b"x", '; filename="a; name=model; b.wav"'), part("model", b"a")), BOUNDARY).value == "a"
+
+
 NAMES = st.sampled_from(["file", "language", "models", "Model", "x"])
 VALUES = st.binary(max_size=60).filter(lambda value: b"--x-boundary" not in value)
 PARTS = st.lists(st.builds(part, NAMES, VALUES), max_size=4)
