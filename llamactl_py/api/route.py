@@ -119,8 +119,10 @@ def caller_of(request: web.Request) -> Caller:
 
 async def read_json(request: web.Request) -> Any:
     """The body as JSON values. Raises BadRequest, TooLarge."""
-    too_large = TooLarge(f"the request body is over {MAX_JSON} bytes, which is the most that the management API takes")
-    body = await read_small(request.app[SERVICES], request, MAX_JSON, too_large)
+    services = request.app[SERVICES]
+    limit = min(MAX_JSON, services.settings.server.max_body_size)
+    too_large = TooLarge(f"the request body is over {limit} bytes, which is the most that the management API takes")
+    body = await read_small(services, request, limit, too_large)
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
