@@ -20,6 +20,7 @@ from llamactl_py.services import Services
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
 
 CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
+MAX_BODY = "server.max_body_size"
 MAX_JSON = 1 << 20
 """Bytes of a body that is parsed whole, on the loop."""
 
@@ -120,8 +121,8 @@ def caller_of(request: web.Request) -> Caller:
 async def read_json(request: web.Request) -> Any:
     """The body as JSON values. Raises BadRequest, TooLarge."""
     services = request.app[SERVICES]
-    limit = min(MAX_JSON, services.settings.server.max_body_size)
-    too_large = TooLarge(f"the request body is over {limit} bytes, which is the most that the management API takes")
+    limit, whose = min((MAX_JSON, "the most that the management API takes"), (services.settings.server.max_body_size, MAX_BODY))
+    too_large = TooLarge(f"the request body is over {limit} bytes ({whose})")
     body = await read_small(services, request, limit, too_large)
     try:
         return msgspec.json.decode(body)
