@@ -118,7 +118,8 @@ class Cmd(Scanner):
     _remark = re.compile(r"(?:@?rem\b|::|@?echo off\b)[^\n]*", re.IGNORECASE)
     _plain = re.compile(r"[^\s\"\\^&|<>%$]+")
     _backslashes = re.compile(r"(\\+)(\"?)")
-    _set = re.compile(r"@?set[ \t]+(\"?)([A-Za-z_]\w*)=([^\"\r\n&|<>]*)\1[ \t]*\r?(?=\n)", re.ASCII | re.IGNORECASE)
+    _set = re.compile(r"@?set[ \t]+(\"?)([A-Za-z_]\w*)=([^\"\r\n&|<>]*+)\1[ \t]*+\r?(?=\n)", re.ASCII | re.IGNORECASE)
+    # Possessive: the value takes the blanks behind it too, and giving them back one by one would take quadratic time.
     _variable = re.compile(r"%\w+%", re.ASCII)
 
     def prelude(self) -> bool:

@@ -244,6 +244,14 @@ def test_time_grows_with_length_only(unit: str) -> None:
     assert perf_counter() - began < 2  # it takes some 20 ms; a quadratic lexer needs minutes
 
 
+@pytest.mark.parametrize("blank", [" ", "\t", " \t"])
+def test_blanks_behind_an_assignment_of_cmd_are_read_once(blank: str) -> None:
+    began = perf_counter()
+    with suppress(Invalid):
+        split("set A=1\nset X=" + blank * (60_000 // len(blank)) + "&")
+    assert perf_counter() - began < 2  # giving them back one by one took half a minute
+
+
 @given(st.lists(st.text(string.printable + "äß模", max_size=12), min_size=1, max_size=8))
 @settings(max_examples=200, deadline=None)
 def test_quoted_words_come_back_unchanged(words: list[str]) -> None:
