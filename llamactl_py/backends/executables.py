@@ -117,7 +117,7 @@ def _containered(start: Start, container: Container, known: Sequence[Backend]) -
     start.container = container
     start.environment |= container.environment
     start.warnings += container.warnings
-    entry = _entrypoint(container.args)
+    entry = (container.entrypoint,) if container.entrypoint else ()
     inner = (*entry, *container.rest)
     if inner and _base(inner[0]) in _SHELLS:
         raise _bad(f"{inner[0]!r} in the container would run a shell's script; give the server's own command behind the image")
@@ -130,14 +130,6 @@ def _containered(start: Start, container: Container, known: Sequence[Backend]) -
     start.arguments = container.rest
     if start.backend and container.rest[:1] and container.rest[0] in start.backend.image_commands:
         start.command, start.arguments = container.rest[:1], container.rest[1:]
-
-
-def _entrypoint(args: Sequence[str]) -> tuple[str, ...]:
-    for at, word in enumerate(args):
-        name, equals, value = word.partition("=")
-        if name == "--entrypoint" and (said := value if equals else args[at + 1]):
-            return (said,)
-    return ()
 
 
 def _match(words: Sequence[str], backends: Iterable[Backend]) -> tuple[Backend, int] | None:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from llamactl_py.backends import Backend
+from llamactl_py.backends.containers import kept_words
 from llamactl_py.config.settings import Docker
-from llamactl_py.ground.errors import StartFailed
+from llamactl_py.ground.errors import BadCommand, StartFailed
 from llamactl_py.instances.options import Container, InstanceOptions
 from llamactl_py.instances.ports import LOOPBACK
 
@@ -46,7 +47,16 @@ class Box:
         environment, where nobody sees them."""
         published = () if self.shares_our_network else ("--publish", f"{LOOPBACK}:{port}:{port}")
         named = [word for name in sorted(set(variables)) for word in ("--env", name)]
-        words = ("run", "--rm", "--init", "--name", self.name, *published, *named, *self.args)
+        words = (
+            "run",
+            "--rm",
+            "--init",
+            "--name",
+            self.name,
+            *published,
+            *self.args,
+            *named,
+        )  # of a variable that is named twice the last wins: ours
         return (self.engine, *words, self.image, *argv)
 
     @property
@@ -72,20 +82,8 @@ def box(kind: Backend, settings: Docker, name: str, options: InstanceOptions) ->
         raise StartFailed("a container is reached over a port: leave out unix_socket, or set docker_enabled to false")
     usual = kind.docker_arguments if settings.args is None else settings.args
     given = usual if own.args is None else own.args
-    return Box(own.engine or settings.engine, f"llamactl-{name}-{secrets.token_hex(4)}", image, without_owned(given), own.command)
-
-
-_OWNED = {"run", "--rm", "--init", "--detach", "-d", "--interactive", "-i", "--tty", "-t", "-it", "-ti"}
-_OWNED_WITH_VALUE = {"--name", "--publish", "-p"}
-
-
-def without_owned(words: Sequence[str]) -> tuple[str, ...]:
-    """*words* less what is ours to say. llamactl's own settings begin with `run --rm`."""
-    kept: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        if word in _OWNED_WITH_VALUE:
-            next(rest, None)
-        elif word not in _OWNED and word.partition("=")[0] not in _OWNED_WITH_VALUE:
-            kept.append(word)
-    return tuple(kept)
+    try:
+        words = kept_words(given)
+    except BadCommand as error:
+        raise StartFailed(f"the words of docker.args: {'; '.join(problem.what for problem in error.problems)}") from None
+    return Box(own.engine or settings.engine, f"llamactl-{name}-{secrets.token_hex(4)}", image, words, own.command)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from llamactl_py.backends import BACKENDS, backend
+from llamactl_py.backends.containers import objections
 from llamactl_py.config.settings import Instances
 from llamactl_py.ground.durations import Minutes, Seconds, show
 from llamactl_py.ground.errors import Invalid, Problem
@@ -134,6 +135,8 @@ def parse_options(
         if v == MASK
     ]
     problems += kind.environment_problems(options.environment)
+    if options.docker and options.docker.args:
+        problems += [Problem("docker.args", what) for what in objections(options.docker.args)]
     if options.unix_socket and kind.socket_flag is None:
         problems.append(Problem("unix_socket", f"{kind.title} listens on ports only; leave it out"))
     if options.unix_socket and options.docker_enabled:

@@ -134,6 +134,13 @@ def test_a_container_is_kept_with_what_the_engine_needs(engine: str) -> None:
         "--rm --init",
         "--name x",
         "--restart=always",
+        "-p0.0.0.0:9000:8000",
+        "-itd",
+        "-itp1:1",
+        "-d=true",
+        "--detach=true",
+        "--rm=false",
+        "--publish-all=true",
     ],
 )
 def test_what_the_daemon_decides_for_a_container_is_left_out(flags: str) -> None:
@@ -143,6 +150,37 @@ def test_what_the_daemon_decides_for_a_container_is_left_out(flags: str) -> None
     assert said.backend_options == {"model": "m"}
     assert all(warning.startswith("docker -") for warning in said.warnings)
     assert bool(said.warnings) == (flags != "--rm --init")
+
+
+@pytest.mark.parametrize(
+    ("flags", "args"),
+    [
+        ("-itv/a:/b", ["-v/a:/b"]),
+        ("-itv /a:/b", ["-v", "/a:/b"]),
+        ("-itv=/a:/b", ["-v=/a:/b"]),
+        ("-v/a:/b", ["-v/a:/b"]),
+    ],
+)
+def test_a_cluster_of_switches_may_end_in_a_flag_with_its_value(flags: str, args: list[str]) -> None:
+    assert container(f"docker run {flags} vllm/vllm-openai --model m")["args"] == args
+
+
+@pytest.mark.parametrize("flags", ["-iteHF_TOKEN=abc", "-ite HF_TOKEN=abc", "-ite=HF_TOKEN=abc"])
+def test_a_variable_in_a_cluster_is_one_of_the_instance(flags: str) -> None:
+    assert parsed(f"docker run {flags} vllm/vllm-openai --model m").environment == {"HF_TOKEN": "abc"}
+
+
+def test_a_variable_without_a_value_is_doubted() -> None:
+    said = parsed("docker run -e HF_TOKEN vllm/vllm-openai --model m")
+    (warning,) = said.warnings
+    assert warning.startswith("docker -e HF_TOKEN takes its value from the daemon's environment, which is filtered; ")
+    assert warning.endswith("put HF_TOKEN and its value into environment")
+
+
+@pytest.mark.parametrize("flags", ["-v --entrypoint", "-e --entrypoint=/bin/sh", "--entrypoint x --entrypoint ''"])
+def test_an_entrypoint_is_looked_for_among_flags_and_not_among_their_values(flags: str) -> None:
+    said = parsed(f"docker run {flags} vllm/vllm-openai --model x")
+    assert (said.backend_type, said.backend_options) == ("vllm", {"model": "x"})
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pytest
 from llamactl_py.backends import BACKENDS
 from llamactl_py.config.settings import Docker, Instances
 from llamactl_py.ground.errors import Invalid, StartFailed
-from llamactl_py.instances.containers import Box, box, without_owned
+from llamactl_py.instances.containers import Box, box
 from llamactl_py.instances.options import InstanceOptions, parse_options
 from tests.support import dockerd
 from tests.support.daemons import daemon
@@ -41,7 +41,7 @@ class TestWords:
         made = self.made(docker={"image": "img", "args": ["--gpus", "all"], "command": ["/app/server"]})
         assert made.run(8001, ["B", "A", "B"], ["-m", "x"]) == (
             "docker", "run", "--rm", "--init", "--name", made.name, "--publish", "127.0.0.1:8001:8001",
-            "--env", "A", "--env", "B", "--gpus", "all", "img", "-m", "x",
+            "--gpus", "all", "--env", "A", "--env", "B", "img", "-m", "x",
         )  # fmt: skip
         assert made.host == "0.0.0.0"
         assert made.removal == ("docker", "rm", "--force", made.name)
@@ -61,8 +61,44 @@ class TestWords:
         assert all(name.startswith("llamactl-a-") for name in names)
 
     def test_what_is_ours_to_say_is_taken_out_also_in_the_form_of_llamactls_settings(self) -> None:
-        words = ["run", "--rm", "-d", "--name", "x", "-p", "1:1", "--publish=2:2", "--gpus", "all", "-v", "/m:/m"]
-        assert without_owned(words) == ("--gpus", "all", "-v", "/m:/m")
+        words = ("run", "--rm", "-itd", "--name", "x", "-p", "1:1", "-p0.0.0.0:2:2", "-P", "--restart=always", "--rm=false")
+        found = box(LLAMA, Docker(enabled=True, args=(*words, "--gpus", "all", "-itv/m:/m", "-e", "A=1")), "a", options())
+        assert found
+        assert found.args == ("--gpus", "all", "-v/m:/m", "-e", "A=1")
+
+    @pytest.mark.parametrize(
+        ("args", "said"),
+        [
+            (["-p0.0.0.0:9000:8000"], "-p is not for an instance to say: the daemon publishes its port"),
+            (["-P"], "-P is not for an instance to say: the daemon publishes its port"),
+            (["--publish-all"], "--publish-all is not for an instance to say"),
+            (["-itd"], "-d is not for an instance to say: the daemon keeps it in the foreground"),
+            (["-d=true"], "-d is not for an instance to say"),
+            (["--detach=true"], "--detach is not for an instance to say"),
+            (["--rm=false"], "--rm is not for an instance to say: the daemon removes it"),
+            (["--restart=always"], "--restart is not for an instance to say: the daemon restarts it"),
+            (["--env", "VLLM_API_KEY=sesame"], "put VLLM_API_KEY into environment"),
+            (["-e", "HF_TOKEN=sesame"], "put HF_TOKEN into environment"),
+            (["-iteHF_TOKEN=sesame"], "put HF_TOKEN into environment"),
+            (["--gpus", "all", "img"], "'img' is no flag, and would be taken for the image"),
+            (["--gpus"], "--gpus of docker run needs a value"),
+        ],
+    )
+    def test_an_instance_cannot_say_what_the_daemon_decides_nor_a_secret(self, args: list[str], said: str) -> None:
+        with pytest.raises(Invalid) as caught:
+            options(docker={"args": args})
+        assert {problem.where for problem in caught.value.problems} == {"docker.args"}
+        assert said in str(caught.value)
+        assert "sesame" not in str(caught.value)
+
+    def test_what_the_daemon_does_too_and_a_variable_that_is_handed_on_are_no_mistakes(self) -> None:
+        assert self.made(docker={"args": ["run", "--rm", "--init=true", "-e", "HF_TOKEN"]}).args == ("-e", "HF_TOKEN")
+
+    @pytest.mark.parametrize("args", [("-e", "HF_TOKEN=sesame"), ("-eVLLM_API_KEY=sesame",), ("img",), ("-v",)])
+    def test_a_secret_or_a_stray_word_in_the_settings_keeps_an_instance_from_starting(self, args: tuple[str, ...]) -> None:
+        with pytest.raises(StartFailed, match=r"the words of docker\.args: ") as caught:
+            box(VLLM, Docker(enabled=True, args=args), "a", options())
+        assert "sesame" not in str(caught.value)
 
     @pytest.mark.parametrize(
         ("own", "settings", "runs"),
@@ -78,10 +114,10 @@ class TestWords:
         usual = box(VLLM, Docker(enabled=True), "a", options())
         assert usual
         assert (usual.image, usual.args) == ("vllm/vllm-openai:latest", ("--gpus", "all", "--shm-size", "1g"))
-        settings = Docker(enabled=True, engine="podman", image="mine", args=("--x",))
+        settings = Docker(enabled=True, engine="podman", image="mine", args=("--cpus=2",))
         configured = box(VLLM, settings, "a", options())
         assert configured
-        assert (configured.engine, configured.image, configured.args) == ("podman", "mine", ("--x",))
+        assert (configured.engine, configured.image, configured.args) == ("podman", "mine", ("--cpus=2",))
         own = box(VLLM, settings, "a", options(docker={"image": "own", "args": []}))
         assert own
         assert (own.engine, own.image, own.args) == ("podman", "own", ())
