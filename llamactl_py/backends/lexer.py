@@ -25,11 +25,6 @@ ADDRESS = ("HOST", "PORT")
 Dialect = Literal["sh", "cmd", "powershell"]
 
 _SHELLS: dict[Dialect, type[Scanner]] = {"sh": Sh, "cmd": Cmd, "powershell": PowerShell}
-_PROMPTS: dict[Dialect, re.Pattern[str]] = {
-    "powershell": re.compile(r"\s*PS [^>\n]{0,200}> ?"),
-    "cmd": re.compile(r"\s*[A-Za-z]:\\[^>\s\"]{0,200}>(?=[^\s>])"),
-    "sh": re.compile(r"\s*(?:[\w.-]{1,64}@[\w.-]{1,64}:[^\s$#]{0,200})?\$ (?=\S)"),
-}
 _LINE_ENDS: dict[Dialect, re.Pattern[str]] = {
     "sh": re.compile(r"\\[ \t]*\r?\n"),
     "cmd": re.compile(r"(?<=[ \t])\^[ \t]*\r?\n"),
@@ -64,9 +59,8 @@ def split(text: str, placeholders: Iterable[str] | None = None) -> Lexed:
     if "\0" in text:
         raise BadCommand([Problem("command", f"holds a NUL character at position {text.index(chr(0)) + 1}")])
     shell = dialect(text)
-    prompt = _PROMPTS[shell].match(text)
     known = ADDRESS if placeholders is None else placeholders
-    scanner = _SHELLS[shell](text, prompt.end() if prompt else 0, frozenset(known), strict=placeholders is not None)
+    scanner = _SHELLS[shell](text, frozenset(known), strict=placeholders is not None)
     scanner.run()
     if not scanner.words:
         raise BadCommand([Problem("command", "is empty; paste the line that starts the server")])
@@ -75,8 +69,10 @@ def split(text: str, placeholders: Iterable[str] | None = None) -> Lexed:
 
 def dialect(text: str) -> Dialect:
     """The shell that *text* was written for: by its prompt, the mark at its line ends, how it begins; sh where nothing tells."""
-    for shell in ("powershell", "cmd"):
-        if _PROMPTS[shell].match(text):
+    begin = len(text) - len(text.lstrip())
+    prompted: tuple[Dialect, ...] = ("powershell", "cmd", "sh")
+    for shell in prompted:
+        if _SHELLS[shell].prompt.match(text, begin):
             return shell
     bare = _QUOTED.sub("", text)  # a mark within quotes joins no lines
     marks = {shell: len(pattern.findall(bare)) for shell, pattern in _LINE_ENDS.items()}

@@ -26,15 +26,17 @@ _REMEDY = {
 class Scanner:
     """Its state is the position, the words that are finished, and where the current command began among them."""
 
+    prompt: ClassVar[re.Pattern[str]]
+    """What the shell shows before a line that it reads, with blanks on both sides; pasted along, it is no word."""
     continuation: ClassVar[re.Pattern[str]]
     """The mark at a line's end that joins it with the next; blanks behind it are a slip that no shell forgives, but we do."""
     comment: ClassVar[re.Pattern[str]]
     ends_command: ClassVar[str] = "\n"
     """Characters behind which another command would begin."""
 
-    def __init__(self, text: str, at: int, placeholders: frozenset[str], strict: bool) -> None:
+    def __init__(self, text: str, placeholders: frozenset[str], strict: bool) -> None:
         self.text = text
-        self.at = at
+        self.at = 0
         self.placeholders = placeholders
         self.strict = strict
         """True: `${X}` is a placeholder or an error, and `$${X}` is its escape."""
@@ -46,7 +48,13 @@ class Scanner:
     def run(self) -> None:
         """Read all words. Raises BadCommand."""
         while self.at < len(self.text):
-            if self.skip(_BLANK) or self.skip(self.continuation) or self.skip(self.comment) or self.prelude():
+            if (
+                self._skip_prompt()
+                or self.skip(_BLANK)
+                or self.skip(self.continuation)
+                or self.skip(self.comment)
+                or self.prelude()
+            ):
                 continue
             if self.text[self.at] in self.ends_command and (self.text[self.at] == "\n" or not self.has_begun):
                 self.at += 1
@@ -64,6 +72,11 @@ class Scanner:
     def word(self) -> str:
         """Read one word; at least one character is taken."""
         raise NotImplementedError
+
+    def _skip_prompt(self) -> bool:
+        """Each line until the command begins may have one; behind that it would be the prompt of a second command."""
+        begins_line = self.at == 0 or self.text[self.at - 1] == "\n"
+        return begins_line and not self.has_begun and self.skip(self.prompt)
 
     def skip(self, pattern: re.Pattern[str]) -> bool:
         """Move behind *pattern*, where it stands at the position."""

@@ -6,6 +6,8 @@ import re
 
 from llamactl_py.backends.scanner import Scanner
 
+_VENV = r"[ \t]*+(?:\([\w.-]{1,64}\)[ \t]*+)?"
+_WHO = r"[\w.-]{1,64}@[\w.-]{1,64}"
 _EXPANSION = re.compile(r"\$(?:[A-Za-z_]\w*|[0-9@*#?!$-]|\{[^}\n]*\}?|\([^)\n]*\)?)")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "", "a": "\a", "b": "\b", "e": "\x1b"}
 _ANSI = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"', "a": "\a", "b": "\b", "e": "\x1b"}
@@ -14,6 +16,10 @@ _ANSI = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"', "a": "
 class Sh(Scanner):
     """POSIX sh and bash. A backslash stays what it is in a word that begins like a Windows path: nobody escapes in those."""
 
+    # me@box:~/models$ x, root@box:/srv# x, [me@box models]$ x, zsh's me@box models % x, and $ x
+    prompt = re.compile(
+        rf"{_VENV}(?:(?:{_WHO}:[^\s$#]{{0,200}}|\[{_WHO} [^\]\n]{{1,200}}\])[$#]|{_WHO} [^\s%]{{1,200}} %|\$)[ \t]++(?=\S)"
+    )
     continuation = re.compile(r"\\[ \t]*(?:\r?\n|\Z)")
     comment = re.compile(r"#[^\n]*")
     _plain = re.compile(r"[^\s'\"\\`$&|;<>]+")
@@ -113,6 +119,8 @@ class Sh(Scanner):
 class Cmd(Scanner):
     """cmd.exe, and behind it the rule by which Windows programs split their one line: `\\"` is a quote, `'` is a letter."""
 
+    # Behind a program's name > would redirect.
+    prompt = re.compile(rf"{_VENV}[A-Za-z]:\\[^>\s\"]{{0,200}}(?<!\.exe)>[ \t]*+(?=[^\s>])", re.IGNORECASE)
     continuation = re.compile(r"\^[ \t]*(?:\r?\n|\Z)")
     comment = re.compile(r"(?!)")  # none behind a command
     _remark = re.compile(r"(?:@?rem\b|::|@?echo off\b)[^\n]*", re.IGNORECASE)
@@ -178,6 +186,7 @@ class Cmd(Scanner):
 class PowerShell(Scanner):
     """PowerShell. What it hands to a program is read by Windows' rule once more, so `\\"` in its quotes is a quote."""
 
+    prompt = re.compile(rf"{_VENV}PS(?: [^>\n]{{0,200}})?>[ \t]*+")
     continuation = re.compile(r"`[ \t]*(?:\r?\n|\Z)")
     comment = re.compile(r"<#.*?(?:#>|\Z)|#[^\n]*", re.DOTALL)
     ends_command = "\n;"

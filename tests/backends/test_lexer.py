@@ -232,6 +232,10 @@ def test_a_nul_character_is_refused() -> None:
         "`\n",
         "\\ ",
         "^ ",
+        "(a) ",
+        "A=1\n(a)  ",
+        "a@a a ",
+        "PS \n",
         "% ",
         "a`\n'",
     ],
@@ -242,6 +246,45 @@ def test_time_grows_with_length_only(unit: str) -> None:
     with suppress(Invalid):
         split(text)
     assert perf_counter() - began < 2  # it takes some 20 ms; a quadratic lexer needs minutes
+
+
+@pytest.mark.parametrize(
+    ("text", "shell", "words"),
+    [
+        ("$ export A=1\n$ a -b", "sh", ["A=1", "a", "-b"]),
+        ("(venv) $ a -b", "sh", ["a", "-b"]),
+        ("(venv) me@host:~$ export A=1\n(venv) me@host:~$ a -b", "sh", ["A=1", "a", "-b"]),
+        ("root@box:/srv# a -b", "sh", ["a", "-b"]),
+        ("\n  root@box:/srv# A=1\r\n\n  root@box:/srv# a -b\r\n", "sh", ["A=1", "a", "-b"]),
+        ("[me@box models]$ a -b", "sh", ["a", "-b"]),
+        ("user@host ~ % export A=1\nuser@host ~ % a \\\n -b", "sh", ["A=1", "a", "-b"]),
+        ("# first\n$ a -b", "sh", ["a", "-b"]),
+        ('PS C:\\Users\\me> $env:A="0"\nPS C:\\Users\\me> a -b', "powershell", ["A=0", "a", "-b"]),
+        ("PS> a -b", "powershell", ["a", "-b"]),
+        ("(venv) PS /home/me> a -b", "powershell", ["a", "-b"]),
+        ("C:\\llama>set A=0\nC:\\llama>a.exe -b", "cmd", ["A=0", "a.exe", "-b"]),
+        ("C:\\llama> a.exe -b", "cmd", ["a.exe", "-b"]),
+        ("(venv) C:\\llama>a.exe -b", "cmd", ["a.exe", "-b"]),
+        ("a -b '\n$ c'", "sh", ["a", "-b", "\n$ c"]),
+    ],
+)
+def test_prompts_are_no_words_on_any_line_before_the_command(text: str, shell: str, words: list[str]) -> None:
+    assert dialect(text) == shell
+    assert list(split(text).words) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("$ a -b\n$ c", "line 2, column 1: $ c begins a second command"),
+        ("C:\\me>a.exe -b\nC:\\me>c.exe", "line 2, column 1: C:\\me>c.exe begins a second command"),
+        ("C:\\llama\\a.exe> log.txt", "line 1, column 15: > is for a shell"),
+    ],
+)
+def test_a_prompt_behind_the_command_is_that_of_a_second_one(text: str, said: str) -> None:
+    with pytest.raises(BadCommand) as caught:
+        split(text)
+    assert caught.value.problems[0].what.startswith(said)
 
 
 @pytest.mark.parametrize("blank", [" ", "\t", " \t"])
