@@ -37,6 +37,8 @@ def ps(connection: Connection, as_json: bool) -> None:
 
 
 NO_NAME = "NAME is missing before the command, as in: llamactl create NAME -- llama-server -m MODEL.gguf"
+HAS_DASHES = "llamactl.has_dashes"
+"""Where a context keeps whether a -- told the name from the command."""
 
 
 class CommandAfterDashes(click.Command):
@@ -46,6 +48,7 @@ class CommandAfterDashes(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.allow_interspersed_args = "--" in args
         ctx.ignore_unknown_options = "--" not in args
+        ctx.meta[HAS_DASHES] = "--" in args
         if "--" in args:
             self._check(ctx, args[: args.index("--")])
         return super().parse_args(ctx, args)
@@ -105,12 +108,17 @@ def create(
       llamactl create own --backend custom -- ./my-server --port '${PORT}'
     Host, port and API key are the daemon's business and are left out of the command.
     """
-    if " " in name or (command and command[0].startswith("-")):
+    has_dashes = bool(click.get_current_context().meta.get(HAS_DASHES))
+    if not has_dashes and ((" " in name and not command) or (command and command[0].startswith("-"))):
         # The first word of the command was taken for the name.
         raise click.UsageError(NO_NAME)
     if not command:
         raise click.UsageError(
             "the command of the server is missing; write it after --, as in: llamactl create NAME -- llama-server -m MODEL.gguf"
+        )
+    if len(command) > 1 and command[0].startswith("-") and not backend_type:
+        raise click.UsageError(
+            f"the command begins with the option {command[0]}: write the server's program before it, or name it with --backend"
         )
     client = connection.client()
     # One word that holds blanks is a whole command line in quotes; several words went through a shell already.

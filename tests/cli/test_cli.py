@@ -299,6 +299,9 @@ def test_create_json_prints_the_instance(served: Daemon, llamactl: Llamactl) -> 
             id="unknown option",
         ),
         pytest.param((), 2, "NAME", id="nothing at all"),
+        pytest.param(("my model", "--", *SERVER), 4, "'my model' is not usable", id="a name with a blank"),
+        pytest.param(("my model", *SERVER[:1]), 4, "'my model' is not usable", id="a name with a blank, and no dashes"),
+        pytest.param(("a", "--", *SERVER[1:]), 2, "or name it with --backend", id="options alone, and no backend"),
         pytest.param(("--start", "--", *SERVER), 2, "NAME is missing before the command", id="no name"),
         pytest.param(("--", "vllm", "serve", "x/y"), 2, "NAME is missing before the command", id="no name, and a sub-command"),
         pytest.param(SERVER, 2, "NAME is missing before the command", id="no name and no dashes"),
@@ -326,6 +329,12 @@ def test_a_create_that_cannot_be_makes_nothing_and_says_why(
     assert complaint in said.err
     assert "Traceback" not in said.err
     assert served.client.instances() == []
+
+
+def test_the_options_of_a_server_alone_make_an_instance_of_the_backend_that_is_named(served: Daemon, llamactl: Llamactl) -> None:
+    assert llamactl("create", "a", "--backend", "llama-cpp", "--", "-m", "/dev/null", "-c", "100").code == 0
+    options = served.client.instance("a")["options"]
+    assert (options["backend_type"], options["backend_options"]) == ("llama_cpp", {"model": "/dev/null", "ctx_size": 100})
 
 
 def test_a_name_is_given_once(llamactl: Llamactl) -> None:
