@@ -20,7 +20,6 @@ from llamactl_py.auth.keys import KeyRing, management_key
 from llamactl_py.config import paths
 from llamactl_py.config.door import for_url, listen, refuse_open_door
 from llamactl_py.config.load import Configuration
-from llamactl_py.config.settings import Server
 from llamactl_py.ground import clock
 from llamactl_py.ground.errors import LlamactlError, ShuttingDown, StorageFailed
 from llamactl_py.ground.importing import give_memory_back, without_certificates
@@ -176,13 +175,7 @@ async def _alive(
         ledger = Ledger(settings.server.request_history, clock.now)
         services = Services(settings, fleet, dispatcher, keys, pool, ledger, clock.now, webui_folder(), configuration)
         access = AccessLog(clock.now) if settings.server.access_log else None
-        door = Door(
-            FrontDesk(services),
-            services.bodies,
-            _patience(settings.server),
-            settings.server.fast_path,
-            access.add if access else None,
-        )
+        door = _door(services, access)
         reloading = keep_current(services, asked_to_reload)
         watching = (fleet.run(), dispatcher.run(), pool.run(), door.run(), keys.run())
         works = (*watching, launcher.maintain(), programs.run(), reloading)
@@ -240,8 +233,10 @@ async def _furnish(door: Door, services: Services, access: AccessLog | None) -> 
     return runner
 
 
-def _patience(server: Server) -> Patience:
-    return Patience(server.header_timeout, server.body_timeout, server.keepalive_timeout, server.max_body_size)
+def _door(services: Services, access: AccessLog | None) -> Door:
+    server = services.settings.server
+    patience = Patience(server.header_timeout, server.body_timeout, server.keepalive_timeout, server.max_body_size)
+    return Door(FrontDesk(services), services.bodies, patience, server.fast_path, access.add if access else None)
 
 
 async def _sweep(launcher: LocalLauncher, left: list[Ticket], environ: Mapping[str, str]) -> list[int]:
