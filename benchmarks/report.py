@@ -29,7 +29,7 @@ def page(run: Run, plot: str | None) -> str:
 
 
 def _parts(run: Run, plot: str | None) -> Iterator[str]:
-    rounds = max((sample.round for sample in run.samples if sample.case in ("c64", "sequential")), default=0) + 1
+    rounds = len({sample.round for sample in run.samples if sample.case in ("c64", "sequential")})
     yield "# Figures beside peers"
     yield METHOD.format(rounds=rounds)
     yield f"{run.machine}. Measured {', '.join(run.taken)}."

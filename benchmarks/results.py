@@ -83,7 +83,7 @@ def combine(files: Iterable[Path]) -> Run:
         whole.taken += run.taken
         whole.versions |= run.versions
         whole.missing |= run.missing
-    measured = {sample.candidate for sample in whole.samples}
+    measured = {name for sample in whole.samples for name in (sample.candidate, sample.case.replace("-", " "))}
     whole.missing = {name: why for name, why in whole.missing.items() if name not in measured}
     return whole
 

@@ -50,6 +50,12 @@ def test_runs_are_saved_and_put_together(tmp_path: Path) -> None:
     assert both.missing == {"llamactl": "no path"}, "nginx was measured in one of them"
 
 
+def test_what_one_run_measured_is_not_missing_because_another_could_not(tmp_path: Path) -> None:
+    Run("m", ["then"], missing={"cold start": "no llama-server", "nginx": "not installed"}).save(tmp_path / "a")
+    Run("m", ["now"], samples=[Sample("llamactl-py", "cold-start", 0, {"share_ms": 9.0})]).save(tmp_path / "b")
+    assert combine([tmp_path / "a", tmp_path / "b"]).missing == {"nginx": "not installed"}
+
+
 def test_figures_of_different_machines_are_not_put_together(tmp_path: Path) -> None:
     run_of().save(tmp_path / "a")
     run_of(machine="another").save(tmp_path / "b")
