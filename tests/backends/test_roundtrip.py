@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from llamactl_py.backends import BACKENDS, parse_command
 from llamactl_py.backends.backend import Backend
 from llamactl_py.backends.catalogue import Catalogue, Flag
+from llamactl_py.backends.placeholders import has_placeholder
 from llamactl_py.backends.values import Unfit, read_word
 
 CASES = int(os.environ.get("LLAMACTL_TEST_ROUND_TRIPS", "1200"))
@@ -27,7 +28,7 @@ each_server = pytest.mark.parametrize("backend", SERVERS.values(), ids=list(SERV
 _TEXT = st.one_of(
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12),
     st.sampled_from(["-x", "--y=z", "-1", "a=b", " ", "on"]),
-)
+).filter(lambda text: not has_placeholder(text))  # a pasted line with ${PORT} is refused: only custom commands fill that in
 _EXTRA = st.lists(st.text(string.ascii_letters, min_size=3, max_size=8).map(lambda t: f"--zz-{t}"), min_size=1, max_size=3)
 
 
