@@ -197,11 +197,8 @@ class Exchange:
         text = lines + answer_framing(head, said, client.speaks_11, self.stays_open)
         self._watch = self.hear(head)
         self._silent_since = 0.0
-        if self._transport.is_closing():
-            self.is_complete = self.length is not None and self.length == len(rest)
-            return
         if self.length is not None and self.length == len(rest):  # all of it at once, as most answers come: one write
-            self._transport.write(text + rest)
+            self._send(text + rest)
             self.sent = len(rest)
             if self._watch:
                 self._watch(rest)
@@ -209,7 +206,7 @@ class Exchange:
             return
         self._left = self.length or 0
         self._chunks = Chunks() if head.is_chunked else None
-        self._transport.write(text)
+        self._send(text)
         if rest:
             self.feed(rest)
 
@@ -251,10 +248,12 @@ class Exchange:
         if self._watch:
             self._watch(data)
 
+    def _send(self, data: bytes) -> None:
+        if not self._transport.is_closing():  # we hear of that in a moment; uvloop would take a write for an error of ours
+            self._transport.write(data)
+
     def _write(self, data: bytes) -> None:
-        if self._transport.is_closing():
-            return  # we hear of that in a moment; uvloop would take it for an error of ours
         self.sent += len(data)
-        self._transport.write(data)
+        self._send(data)
         if self._transport.get_write_buffer_size() > HIGH_WATER:
             self.is_full = True

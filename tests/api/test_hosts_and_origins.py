@@ -243,3 +243,19 @@ async def test_the_refusal_comes_before_anything_is_touched(tmp_path: Path) -> N
         with pytest.raises(BadConfiguration):
             await stack.enter_async_context(running(Configuration(settings, {})))
     assert not data.exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "allowed"),
+    [
+        ("/api/v1/instances", (), True),
+        ("/v1/models", (), False),
+        ("/llama-cpp/a/props", (), False),
+        ("/api/v1/instances/a/proxy/x", (), False),
+        ("/health", ("Connection: close, Upgrade", "Upgrade: websocket"), False),
+    ],
+)
+async def test_a_page_of_another_site_may_cause_reading_only(h: House, path: str, more: tuple[str, ...], allowed: bool) -> None:
+    """An image of it can start a model, and its WebSocket can be read by it, whatever the same-origin policy says."""
+    answer = await h.raw(h.head("GET", path, "Sec-Fetch-Site: cross-site", *more))
+    assert status(answer) == (200 if allowed else 403), answer
