@@ -12,6 +12,7 @@ from llamactl_py.accounting.usage import Reading, Usage, of_whole
 
 LIMIT = 1 << 15
 """Bytes at the end of an answer that are looked at. Up to twice as many are kept, so that not every piece has to drop one."""
+MOST = 2 * LIMIT
 NEAR = 1 << 11
 """Bytes of them that are looked at first: nearly always they say all."""
 HEAD = 1 << 12
@@ -21,18 +22,24 @@ HEAD = 1 << 12
 class Tail:
     """Feed it each piece of the body as it goes to the client, with HTTP's chunk framing or without; `read` it at the end."""
 
-    __slots__ = ("_head", "_pieces", "_size")
+    __slots__ = ("_dropped", "_head", "_pieces", "_size")
 
     def __init__(self) -> None:
         self._pieces: deque[bytes] = deque()
         self._size = 0
+        self._dropped = 0
         self._head = b""
+
+    @property
+    def total(self) -> int:
+        """Bytes that it was fed."""
+        return self._size + self._dropped
 
     def feed(self, piece: bytes) -> None:
         """Remember *piece*, which nobody changes any more."""
         self._pieces.append(piece)
         self._size += len(piece)
-        if self._size > 2 * LIMIT:
+        if self._size > MOST:
             self._drop()
 
     def read(self) -> Usage:
@@ -74,6 +81,7 @@ class Tail:
 
     def _let_go(self, piece: bytes) -> None:
         self._size -= len(piece)
+        self._dropped += len(piece)
         if len(self._head) < HEAD:
             self._head += piece[: HEAD - len(self._head)]
 

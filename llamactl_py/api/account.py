@@ -26,7 +26,7 @@ DONE = b"data: [DONE]"
 class Account:
     """It ends once, with the first of `answered`, `refused` and `left`; whatever comes behind that counts for nothing."""
 
-    __slots__ = ("_bus", "_entry", "_sent", "_status", "_tail", "_time", "caller")
+    __slots__ = ("_bus", "_entry", "_status", "_tail", "_tells_usage", "_time", "caller")
 
     def __init__(
         self, services: Services, instance: Instance | None, model: str, caller: Caller, question: Question, size: int
@@ -35,7 +35,8 @@ class Account:
         self.caller = caller
         self._time, self._bus = services.time, services.bus
         self._tail: Tail | None = None
-        self._status = self._sent = 0
+        self._status = 0
+        self._tells_usage = False
         name = instance.name if instance else ""
         self._entry = services.ledger.begin(self._time(), name, model, caller.name, question.method, question.path, size)
         if self._bus.is_heard("request"):
@@ -51,28 +52,21 @@ class Account:
     def granted_at_once(self) -> None:
         self._entry.granted = self._entry.arrived
 
-    def hear(self, head: AnswerHead) -> Watch | None:
+    def hear(self, head: AnswerHead) -> Watch:
         """The head of the answer is there; gives what is to watch its body."""
         self._entry.first_byte = self._time()
         self._status = head.status
-        if not head.content_type or not _tells_usage(head.content_type):
-            return self._count
+        self._tells_usage = _tells_usage(head.content_type)
         self._entry.is_streamed = head.content_type.startswith(b"text/event-stream")
         self._tail = Tail()
-        return self._watch
+        return self._tail.feed
 
-    def _count(self, piece: bytes) -> None:
-        self._sent += len(piece)
-
-    def _watch(self, piece: bytes) -> None:
-        self._sent += len(piece)
-        assert self._tail is not None
-        self._tail.feed(piece)
+    def _usage(self) -> Usage | None:
+        return self._tail.read() if self._tail and self._tells_usage else None
 
     def answered(self, relayed: Relayed) -> None:
         """The answer went out, or broke off."""
-        usage = self._tail.read() if self._tail else None
-        self._end(relayed.status, Outcome.CUT if relayed.is_cut else Outcome.ANSWERED, relayed.sent, usage)
+        self._end(relayed.status, Outcome.CUT if relayed.is_cut else Outcome.ANSWERED, relayed.sent, self._usage())
 
     def refused(self, error: LlamactlError) -> None:
         """There is no answer of a backend: *error* is told instead."""
@@ -85,10 +79,11 @@ class Account:
         do not wait for the end behind it."""
         if self._entry.outcome is not None:
             return
-        if self._tail and self._tail.ends_with(DONE):
-            self._end(self._status, Outcome.ANSWERED, self._sent, self._tail.read())
+        sent = self._tail.total if self._tail else 0
+        if self._tail and self._tells_usage and self._tail.ends_with(DONE):
+            self._end(self._status, Outcome.ANSWERED, sent, self._usage())
         else:
-            self._end(0, Outcome.LEFT, self._sent, self._tail.read() if self._tail else None)
+            self._end(0, Outcome.LEFT, sent, self._usage())
 
     def _end(self, status: int, outcome: Outcome, sent: int = 0, usage: Usage | None = None) -> None:
         if self._entry.outcome is None:

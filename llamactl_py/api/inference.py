@@ -242,7 +242,7 @@ class Passage(Exchange):
     def is_current(self) -> bool:
         return self._instance.target is self.target
 
-    def hear(self, head: AnswerHead) -> Watch | None:
+    def hear(self, head: AnswerHead) -> Watch:
         return self._account.hear(head)
 
     def tell(self) -> None:

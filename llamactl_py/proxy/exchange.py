@@ -10,7 +10,7 @@ from collections.abc import Callable
 from llamactl_py.instances.target import Target
 from llamactl_py.proxy.client import Client, has_left
 from llamactl_py.proxy.heads import answer_framing, answer_lines
-from llamactl_py.proxy.http1 import MAX_HEAD, AnswerHead, Chunks, Malformed, cut_length
+from llamactl_py.proxy.http1 import MAX_HEAD, SIZE_LINES, AnswerHead, Chunks, Malformed, cut_length
 
 HIGH_WATER = 1 << 16
 """Bytes that may wait for a client before we stop reading from its backend."""
@@ -77,9 +77,11 @@ class Exchange:
     _interim = 0
     _left = 0
     _chunks: Chunks | None = None
+    _is_between = False
+    """The client gets the chunks as they are, and the next byte begins one."""
     _seen = 0
     _silent_since = 0.0
-    _watch: Watch | None = None
+    _watch: Watch
 
     def __init__(self, client: Client, target: Target, may_upgrade: bool = False) -> None:
         transport = client.transport
@@ -97,7 +99,7 @@ class Exchange:
         """Is the backend behind the target still the one that was asked?"""
         raise NotImplementedError
 
-    def hear(self, head: AnswerHead) -> Watch | None:
+    def hear(self, head: AnswerHead) -> Watch:
         """The answer has begun; gives what is to see every piece of its body as it is passed on."""
         raise NotImplementedError
 
@@ -107,6 +109,7 @@ class Exchange:
 
     def fail(self, why: str, is_closing: bool = False) -> None:
         """The backend did not give a whole answer."""
+        self._is_between = False
         if not self.failure and not self.is_complete:
             self.failure, self.failure_is_closing = why, is_closing
 
@@ -128,6 +131,23 @@ class Exchange:
             self.fail("ended before its answer was complete")
         elif silence and now - self._silent_since >= silence:
             self.fail(f"was silent for {silence:g} seconds (server.response_timeout)")
+
+    def pass_chunk(self, data: bytes) -> bool:
+        """Pass *data* on if it is just one chunk in the middle of a body, and nothing else waits for the client: so streams of
+        events come, and there is nothing to decide. False if `feed` has to look at it."""
+        transport = self._transport
+        if (
+            not self._is_between
+            or not data.startswith(SIZE_LINES[len(data)])
+            or not data.endswith(b"\r\n")
+            or transport.get_write_buffer_size()
+            or transport.is_closing()
+        ):
+            return False
+        transport.write(data)
+        self.sent += len(data)
+        self._watch(data)
+        return True
 
     def feed(self, data: bytes) -> None:
         """Bytes from the backend. Raises Malformed, also when the answer was complete before: what follows it is nobody's."""
@@ -200,12 +220,13 @@ class Exchange:
         if self.length is not None and self.length == len(rest):  # all of it at once, as most answers come: one write
             self._send(text + rest)
             self.sent = len(rest)
-            if self._watch:
-                self._watch(rest)
+            self._watch(rest)
             self.is_complete = True
             return
         self._left = self.length or 0
-        self._chunks = Chunks() if head.is_chunked else None
+        if head.is_chunked:
+            self._chunks = Chunks()
+            self._is_between = client.speaks_11
         self._send(text)
         if rest:
             self.feed(rest)
@@ -238,15 +259,14 @@ class Exchange:
             self._pass_on(data[:taken] if taken < len(data) else data)
         else:
             self._pass_on(b"".join(payload))
-        if self._chunks.is_complete:
-            self.is_complete = True
+        self.is_complete = self._chunks.is_complete
+        self._is_between = payload is None and self._chunks.is_between
         if taken < len(data):
             raise Malformed("bytes behind the end of the answer")
 
     def _pass_on(self, data: bytes) -> None:
         self._write(data)
-        if self._watch:
-            self._watch(data)
+        self._watch(data)
 
     def _send(self, data: bytes) -> None:
         if not self._transport.is_closing():  # we hear of that in a moment; uvloop would take a write for an error of ours

@@ -119,6 +119,23 @@ def _length(lengths: set[bytes], encodings: list[bytes], status: int, has_no_bod
     return int(next(iter(lengths))) if lengths else None
 
 
+class SizeLines(dict[int, tuple[bytes, ...]]):
+    """What exactly one chunk of so many bytes, framing included, begins with, as servers nearly always write it: small hex
+    digits and nothing more. Nothing, where no such chunk has that length or it is a long one."""
+
+    LONGEST = 1 << 12
+
+    def __missing__(self, length: int) -> tuple[bytes, ...]:
+        if length > self.LONGEST:
+            return ()
+        sizes = (length - len("\r\n\r\n") - digits for digits in (1, 2, 3))
+        lines = (b"%x\r\n" % size for size in sizes if size > 0)
+        return self.setdefault(length, tuple(line for line in lines if len(line) + int(line, 16) + 2 == length))
+
+
+SIZE_LINES = SizeLines()
+
+
 class Chunks:
     """Follows the framing of a chunked body through its pieces, without copying the body. Raises Malformed."""
 
@@ -132,11 +149,14 @@ class Chunks:
         self._in_trailers = False
         self._trailers = 0
 
+    @property
+    def is_between(self) -> bool:
+        """Does the next byte begin a chunk?"""
+        return not (self._left or self._crlf or self._line or self._in_trailers or self.is_complete)
+
     def feed(self, data: bytes, payload: list[bytes] | None = None) -> int:
         """Go through *data*; gives how many bytes of it belong to this body. Payload is appended to *payload*, if given."""
         at, end = 0, len(data)
-        if payload is None and not (self._left or self._crlf or self._line or self._in_trailers) and _is_one_chunk(data, end):
-            return end
         while at < end and not self.is_complete:
             if self._left:
                 step = min(self._left, end - at)
@@ -176,12 +196,3 @@ class Chunks:
             raise Malformed("bad chunk size")
         self._left = int(size[1], 16)
         self._in_trailers = self._left == 0
-
-
-def _is_one_chunk(data: bytes, size: int) -> bool:
-    """Is *data* exactly one chunk that is not the last, as servers that stream events nearly always send them?"""
-    line = _CHUNK_SIZE.match(data, 0, MAX_LINE)
-    if line is None:
-        return False
-    left = int(line[1], 16)
-    return left > 0 and line.end() + left + 2 == size and data.endswith(b"\r\n")

@@ -24,8 +24,13 @@ from llamactl_py.proxy.upstream import Body, Broken, Pool, Stale, Upstream
 
 log = logging.getLogger(__name__)
 
-Hear = Callable[[AnswerHead], Watch | None]
+Hear = Callable[[AnswerHead], Watch]
 """Is told the head of an answer, and gives what is to see its body."""
+
+
+def unheard(head: AnswerHead) -> Watch:
+    """For those who want to know nothing."""
+    return lambda piece: None
 
 
 @dataclass(slots=True)
@@ -60,9 +65,7 @@ class Asking(Exchange):
     """An exchange that a task waits for. *is_current* says whether the backend is still the one to ask, *hear* is told of the
     answer."""
 
-    def __init__(
-        self, client: Client, target: Target, is_current: Callable[[], bool], hear: Hear | None, may_upgrade: bool
-    ) -> None:
+    def __init__(self, client: Client, target: Target, is_current: Callable[[], bool], hear: Hear, may_upgrade: bool) -> None:
         super().__init__(client, target, may_upgrade)
         self.told = asyncio.Event()
         self._asked_is_current, self._asked_hear = is_current, hear
@@ -73,8 +76,8 @@ class Asking(Exchange):
     def is_current(self) -> bool:
         return self._asked_is_current()
 
-    def hear(self, head: AnswerHead) -> Watch | None:
-        return self._asked_hear(head) if self._asked_hear else None
+    def hear(self, head: AnswerHead) -> Watch:
+        return self._asked_hear(head)
 
 
 async def relay(
@@ -83,7 +86,7 @@ async def relay(
     question: Question,
     target: Target,
     is_current: Callable[[], bool] = lambda: True,
-    hear: Hear | None = None,
+    hear: Hear = unheard,
 ) -> Relayed:
     """Ask *target*, and stream its answer to *client*.
 

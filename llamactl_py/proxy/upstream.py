@@ -52,6 +52,8 @@ class Upstream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
+        if exchange is not None and exchange.pass_chunk(data):
+            return
         if exchange is None or (exchange.is_over and not exchange.is_upgraded):
             self._pool.distrust(self.authority)  # nobody asked: a later answer might be for an earlier request
             self.close()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llamactl_py.proxy.http1 import AnswerHead, Chunks, Malformed
+from llamactl_py.proxy.http1 import SIZE_LINES, AnswerHead, Chunks, Malformed, SizeLines
 
 
 def head(text: str, has_no_body: bool = False) -> AnswerHead:
@@ -124,3 +124,26 @@ def test_a_chunked_body_cut_anywhere_comes_out_whole_and_ends_where_it_ends(
 def test_broken_chunk_framing_is_refused(wire: bytes) -> None:
     with pytest.raises(Malformed):
         Chunks().feed(wire)
+
+
+@given(st.binary(max_size=40), st.integers(0, 5000))
+@example(b"10\r\n", 22)
+@example(b"f\r\n", 20)
+@example(b"F\r\n", 20)
+@example(b"-", 21)
+def test_what_begins_like_a_chunk_of_its_length_is_one(start: bytes, length: int) -> None:
+    for begin in (start, *SIZE_LINES[length]):
+        data = (begin + b"x" * length)[: max(0, length - 2)] + b"\r\n"
+        if data.startswith(SIZE_LINES[len(data)]):
+            chunks, payload = Chunks(), list[bytes]()
+            assert chunks.feed(data, payload) == len(data)
+            assert chunks.is_between
+            assert len(payload) == 1, "one chunk, and not the last"
+
+
+def test_the_size_lines_of_all_chunks_of_usual_length_are_known() -> None:
+    for size in range(1, SizeLines.LONGEST - 16):
+        chunk = b"%x\r\n" % size + bytes(size) + b"\r\n"
+        assert chunk.startswith(SIZE_LINES[len(chunk)]), size
+    assert max(SIZE_LINES) <= SizeLines.LONGEST, "what is longer takes no room"
+    assert {length for length, lines in SIZE_LINES.items() if len(lines) != 1} <= {0, 1, 2, 3, 4, 5, 21, 262}
