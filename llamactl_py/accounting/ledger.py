@@ -5,7 +5,7 @@
     entry.granted = loop.time()     # it holds its lease
     entry.first_byte = loop.time()  # the answer begins to go out
     tail.feed(piece)                # each piece of the body, where tells_usage(content_type)
-    entry.end(loop.time(), 200, Outcome.ANSWERED, bytes_out, tail.read())
+    entry.end(loop.time(), 200, Outcome.ANSWERED, bytes_out, tail)
 
 Moments are seconds on one clock, the loop's; a step that did not happen is left out. `begin` is for when a request is known
 whole: its body read, its instance found. One that is refused before that begins and ends in the same moment, with "" for what
@@ -23,6 +23,7 @@ from enum import StrEnum
 import msgspec
 
 from llamactl_py.accounting.sums import Sums
+from llamactl_py.accounting.tail import Tail, of_answer
 from llamactl_py.accounting.usage import Usage
 from llamactl_py.ground.clock import Now
 
@@ -36,6 +37,10 @@ FOLD_AFTER = 600.0
 """Seconds that the sums of a deleted instance or key stand alone, so that whoever reads them has seen the last of them."""
 OTHER, DELETED = "(other)", "(deleted)"
 """Stand for many; no instance can have such a name."""
+MOST_ENDED = 64
+"""Requests that are over and in no sums yet."""
+SHORT = 1 << 12
+"""Bytes of an answer that may be kept for one of them until then."""
 _NO_NAMES = frozenset(("", OTHER, DELETED))
 _ID = re.compile(r"([0-9a-z]{1,16})-([0-9a-f]{1,16})")
 
@@ -61,7 +66,7 @@ class Entry(msgspec.Struct, eq=False):
     *is_streamed* may be set as late as its answer tells. Moments are on the loop's clock; *date* is the Unix time of *arrived*.
     """
 
-    run: str
+    ledger: Ledger
     number: int
     date: float
     arrived: float
@@ -80,46 +85,39 @@ class Entry(msgspec.Struct, eq=False):
     status: int = 0
     outcome: Outcome | None = None
     bytes_out: int = 0
-    usage: Usage | None = None
+    told: Usage | Tail | bytes | None = None
 
     @property
     def id(self) -> str:
         """A short name of its own, for logs and people: `4f1c-2a`. Later requests of a daemon have greater numbers."""
-        return f"{self.run}-{self.number:x}"
+        return f"{self.ledger.run}-{self.number:x}"
 
-    def end(self, at: float, status: int, outcome: Outcome, bytes_out: int = 0, usage: Usage | None = None) -> None:
-        """It is over. *status*: what the client was answered, 0 if it was not; *bytes_out*: bytes of the answer's body."""
-        if self.outcome is not None:
-            return
-        self.ended, self.status, self.outcome, self.bytes_out, self.usage = at, status, outcome, bytes_out, usage
-        sums = self.sums
-        sums.in_flight -= 1
-        sums.bytes_in += self.bytes_in
-        sums.bytes_out += bytes_out
-        sums.duration.add(at - self.arrived)
-        if self.first_byte is not None:
-            sums.first_byte.add(self.first_byte - self.arrived)
-        if self.granted is not None:
-            loading = self.granted if self.loading is None else self.loading
-            sums.queue.add(loading - self.arrived)
-            if self.loading is not None:
-                sums.load.add(self.granted - loading)
-        answer = (status, outcome)
-        if answer not in sums.answers and len(sums.answers) >= MOST_ANSWERS:
-            answer = (0, outcome)
-        sums.answers[answer] += 1
-        if usage is not None:
-            sums.prompt_tokens += usage.prompt_tokens or 0
-            sums.cached_tokens += usage.cached_tokens or 0
-            sums.completion_tokens += usage.completion_tokens or 0
-            sums.prompt_seconds += usage.prompt_seconds or 0.0
-            sums.generation_seconds += usage.generation_seconds or 0.0
+    @property
+    def usage(self) -> Usage | None:
+        """What its answer said of itself; None if there was none."""
+        if isinstance(self.told, bytes):
+            self.told = of_answer(self.told)
+        elif isinstance(self.told, Tail):
+            self.told = self.told.read()
+        return self.told
+
+    def end(self, at: float, status: int, outcome: Outcome, bytes_out: int = 0, told: Usage | Tail | bytes | None = None) -> None:
+        """It is over. *status*: what the client was answered, 0 if it was not; *bytes_out*: bytes of the answer's body; *told*:
+        what that said of itself, or where that is to be looked for: its tail, or all of it."""
+        if self.outcome is None:
+            self.ended, self.status, self.outcome, self.bytes_out, self.told = at, status, outcome, bytes_out, told
+            self.sums.in_flight -= 1
+            ended = self.ledger.ended
+            ended.append(self)
+            if len(ended) >= MOST_ENDED or bytes_out > SHORT:
+                self.ledger.add_up()
 
 
 class Ledger:
     """The newest *history* entries, those in flight among them, and the sums of all that there were.
 
-    *now* gives the dates; *run* tells one daemon's ids from those of another.
+    What ended is added up many at a time: done for each request by itself, with the processor's caches full of other things, it
+    takes three times as long. *now* gives the dates; *run* tells one daemon's ids from those of another.
     """
 
     def __init__(self, history: int, now: Now, run: str | None = None) -> None:
@@ -127,8 +125,10 @@ class Ledger:
         """Unix time from which on everything is counted."""
         self.fold_after = FOLD_AFTER
         """Seconds, see there."""
+        self.run = secrets.token_hex(2) if run is None else run
+        self.ended: list[Entry] = []
+        """Those that are over and in no sums yet."""
         self._now = now
-        self._run = secrets.token_hex(2) if run is None else run
         self._count = 0
         self._entries: deque[Entry] = deque(maxlen=history)
         self._sums: dict[tuple[str, str], Sums] = {}
@@ -149,23 +149,19 @@ class Ledger:
         its key; *path*: its query is left out; *bytes_in*: of its body; *is_streamed*: it asked for a stream of events."""
         sums = self._sums.get((instance, key)) or self._open(instance, key)
         sums.in_flight += 1
-        self._count += 1
-        entry = Entry(
-            self._run,
-            self._count,
-            self._now(),
-            at,
-            instance,
-            model[:LONGEST_MODEL],
-            key,
-            method[:LONGEST_METHOD],
-            path.partition("?")[0][:LONGEST_PATH],
-            bytes_in,
-            is_streamed,
-            sums,
-        )
+        self._count = number = self._count + 1
+        if "?" in path or len(path) > LONGEST_PATH:
+            path = path.partition("?")[0][:LONGEST_PATH]
+        model, method = model[:LONGEST_MODEL], method[:LONGEST_METHOD]
+        entry = Entry(self, number, self._now(), at, instance, model, key, method, path, bytes_in, is_streamed, sums)
         self._entries.append(entry)
         return entry
+
+    def add_up(self) -> None:
+        """Bring the sums up to date."""
+        ended, self.ended = self.ended, []
+        for entry in ended:
+            _add(entry, entry.sums)
 
     def _open(self, instance: str, key: str) -> Sums:
         """The sums of a pair that has none yet; of all others together when there are too many."""
@@ -184,12 +180,14 @@ class Ledger:
             if kept == pair:
                 self._gone_since.pop(pair, None)
             elif at - self._gone_since.setdefault(pair, at) >= self.fold_after and not self._sums[pair].in_flight:
+                self.add_up()
                 del self._gone_since[pair]
                 gone = self._sums.pop(pair)
                 (self._sums.get(kept) or self._open(*kept)).merge(gone)
 
     def sums(self) -> Iterator[tuple[str, str, Sums]]:
         """(instance, key, what their requests came to), of every pair. They go on changing: copy what is to stay."""
+        self.add_up()
         return ((instance, key, sums) for (instance, key), sums in self._sums.items())
 
     def entries(self, before: int | None = None) -> Iterator[Entry]:
@@ -204,4 +202,30 @@ class Ledger:
     def number(self, id_: str) -> int | None:
         """The number in an id; None if it is no id of this daemon's."""
         match = _ID.fullmatch(id_)
-        return int(match[2], 16) if match and match[1] == self._run else None
+        return int(match[2], 16) if match and match[1] == self.run else None
+
+
+def _add(entry: Entry, sums: Sums) -> None:
+    """Add what *entry*, which has ended, came to."""
+    arrived, granted, loading, first_byte = entry.arrived, entry.granted, entry.loading, entry.first_byte
+    assert entry.ended is not None
+    assert entry.outcome is not None
+    sums.bytes_in += entry.bytes_in
+    sums.bytes_out += entry.bytes_out
+    sums.duration.add(entry.ended - arrived)
+    if first_byte is not None:
+        sums.first_byte.add(first_byte - arrived)
+    if granted is not None:
+        sums.queue.add((granted if loading is None else loading) - arrived)
+        if loading is not None:
+            sums.load.add(granted - loading)
+    answer = (entry.status, entry.outcome)
+    if answer not in sums.answers and len(sums.answers) >= MOST_ANSWERS:
+        answer = (0, entry.outcome)
+    sums.answers[answer] += 1
+    if (usage := entry.usage) is not None:
+        sums.prompt_tokens += usage.prompt_tokens or 0
+        sums.cached_tokens += usage.cached_tokens or 0
+        sums.completion_tokens += usage.completion_tokens or 0
+        sums.prompt_seconds += usage.prompt_seconds or 0.0
+        sums.generation_seconds += usage.generation_seconds or 0.0

@@ -86,6 +86,13 @@ class Tail:
             self._head += piece[: HEAD - len(self._head)]
 
 
+def of_answer(body: bytes) -> Usage:
+    """What an answer says of itself that came all at once."""
+    tail = Tail()
+    tail.feed(body)
+    return tail.read()
+
+
 def tells_usage(content_type: bytes) -> bool:
     """May an answer of that type have a usage: is it JSON or a stream of events?"""
     kind = content_type.partition(b";")[0].strip().lower()

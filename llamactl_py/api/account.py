@@ -6,14 +6,13 @@ from functools import lru_cache
 
 from llamactl_py.accounting.ledger import Outcome
 from llamactl_py.accounting.tail import Tail, tells_usage
-from llamactl_py.accounting.usage import Usage
 from llamactl_py.api import problems
 from llamactl_py.auth.policy import Caller
 from llamactl_py.ground.errors import BackendFailed, LlamactlError, StartFailed, TimedOut
 from llamactl_py.instances.instance import Instance
 from llamactl_py.proxy.exchange import Watch
 from llamactl_py.proxy.http1 import AnswerHead
-from llamactl_py.proxy.relay import Question, Relayed
+from llamactl_py.proxy.relay import Relayed
 from llamactl_py.services import Services
 
 _tells_usage = lru_cache(64)(tells_usage)
@@ -26,26 +25,26 @@ DONE = b"data: [DONE]"
 class Account:
     """It ends once, with the first of `answered`, `refused` and `left`; whatever comes behind that counts for nothing."""
 
-    __slots__ = ("_bus", "_entry", "_status", "_tail", "_tells_usage", "_time", "caller")
+    _tail: Tail | None = None
+    _told: Tail | bytes | None = None
+    """The same, or a whole answer, if it may tell of usage."""
+    _status = 0
 
     def __init__(
-        self, services: Services, instance: Instance | None, model: str, caller: Caller, question: Question, size: int
+        self, services: Services, instance: Instance | None, model: str, caller: Caller, method: str, path: str, size: int
     ) -> None:
         """*model*: what was asked for; *size*: bytes of the request's body."""
         self.caller = caller
-        self._time, self._bus = services.time, services.bus
-        self._tail: Tail | None = None
-        self._status = 0
-        self._tells_usage = False
+        self._services = services
         name = instance.name if instance else ""
-        self._entry = services.ledger.begin(self._time(), name, model, caller.name, question.method, question.path, size)
-        if self._bus.is_heard("request"):
+        self._entry = services.ledger.begin(services.time(), name, model, caller.name, method, path, size)
+        if services.bus.is_heard("request"):
             self._tell()
 
     def granted(self, instance: Instance, was_ready: bool) -> None:
         """It holds its lease on *instance*, which *was_ready* when the request came, or had to load for it."""
         entry = self._entry
-        entry.granted = self._time()
+        entry.granted = self._services.time()
         if not was_ready or instance.loads_since > entry.arrived:
             entry.loading = max(entry.arrived, instance.loads_since)
 
@@ -54,19 +53,24 @@ class Account:
 
     def hear(self, head: AnswerHead) -> Watch:
         """The head of the answer is there; gives what is to watch its body."""
-        self._entry.first_byte = self._time()
+        self._entry.first_byte = self._services.time()
         self._status = head.status
-        self._tells_usage = _tells_usage(head.content_type)
-        self._entry.is_streamed = head.content_type.startswith(b"text/event-stream")
-        self._tail = Tail()
-        return self._tail.feed
+        self._tail = tail = Tail()
+        if _tells_usage(head.content_type):
+            self._told = tail
+            self._entry.is_streamed = head.content_type.startswith(b"text/event-stream")
+        return tail.feed
 
-    def _usage(self) -> Usage | None:
-        return self._tail.read() if self._tail and self._tells_usage else None
+    def hear_whole(self, head: AnswerHead, body: bytes) -> None:
+        """`hear`, when the whole answer is there."""
+        self._entry.first_byte = self._services.time()
+        self._status = head.status
+        if _tells_usage(head.content_type):
+            self._told = body
 
     def answered(self, relayed: Relayed) -> None:
         """The answer went out, or broke off."""
-        self._end(relayed.status, Outcome.CUT if relayed.is_cut else Outcome.ANSWERED, relayed.sent, self._usage())
+        self._end(relayed.status, Outcome.CUT if relayed.is_cut else Outcome.ANSWERED, relayed.sent, self._told)
 
     def refused(self, error: LlamactlError) -> None:
         """There is no answer of a backend: *error* is told instead."""
@@ -80,19 +84,19 @@ class Account:
         if self._entry.outcome is not None:
             return
         sent = self._tail.total if self._tail else 0
-        if self._tail and self._tells_usage and self._tail.ends_with(DONE):
-            self._end(self._status, Outcome.ANSWERED, sent, self._usage())
+        if isinstance(self._told, Tail) and self._told.ends_with(DONE):
+            self._end(self._status, Outcome.ANSWERED, sent, self._told)
         else:
-            self._end(0, Outcome.LEFT, sent, self._usage())
+            self._end(0, Outcome.LEFT, sent, self._told)
 
-    def _end(self, status: int, outcome: Outcome, sent: int = 0, usage: Usage | None = None) -> None:
+    def _end(self, status: int, outcome: Outcome, sent: int = 0, told: Tail | bytes | None = None) -> None:
         if self._entry.outcome is None:
-            self._entry.end(self._time(), status, outcome, sent, usage)
-            if self._bus.is_heard("request"):
+            self._entry.end(self._services.time(), status, outcome, sent, told)
+            if self._services.bus.is_heard("request"):
                 self._tell()
 
     def _tell(self) -> None:
         """Tell those who watch requests that this one came, or ended."""
         from llamactl_py.api.accounting import show_request  # who watches came through what takes long to import
 
-        self._bus.publish_passing("request", show_request(self._entry).model_dump(mode="json", exclude_none=True))
+        self._services.bus.publish_passing("request", show_request(self._entry).model_dump(mode="json", exclude_none=True))

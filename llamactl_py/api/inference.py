@@ -15,7 +15,7 @@ from llamactl_py.api import permits, problems
 from llamactl_py.api.account import Account
 from llamactl_py.auth.hosts import names_us
 from llamactl_py.auth.keys import digest
-from llamactl_py.auth.policy import ANYBODY, Access, Caller, may_pass
+from llamactl_py.auth.policy import ANYBODY, OPENS, Access, Caller, may_pass
 from llamactl_py.ground.errors import BackendFailed, BadRequest, LlamactlError
 from llamactl_py.instances.instance import Instance, telling_line
 from llamactl_py.instances.state import State
@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 
 LARGE_BODY = 1 << 18
 """From this size on (bytes) a body is parsed in a thread: 10 MB take 2 ms, which other streams would feel."""
+
+
+INFERRING = tuple(OPENS[Access.INFERENCE])
 
 
 def route(services: Services, body: bytes | bytearray, caller: Caller) -> tuple[Model, Instance, Body]:
@@ -63,9 +66,9 @@ async def infer(services: Services, client: Client, question: Question, caller: 
         else:
             model, instance, question.body = await asyncio.to_thread(route, services, body, caller)
     except LlamactlError as error:
-        Account(services, None, "", caller, question, len(body)).refused(error)
+        Account(services, None, "", caller, question.method, question.path, len(body)).refused(error)
         raise
-    account = Account(services, instance, model.name, caller, question, len(body))
+    account = Account(services, instance, model.name, caller, question.method, question.path, len(body))
     return await pass_on(services, client, question, instance, account, may_start=True, counts_as_use=True)
 
 
@@ -77,10 +80,10 @@ async def infer_form(
         field = await asyncio.to_thread(multipart.find_model, form, boundary)
         instance, found = permits.find(services, caller, field.value)
     except LlamactlError as error:
-        Account(services, None, "", caller, question, len(form)).refused(error)
+        Account(services, None, "", caller, question.method, question.path, len(form)).refused(error)
         raise
     question.body = multipart.with_model(form, field, found.forward)
-    account = Account(services, instance, field.value, caller, question, len(form))
+    account = Account(services, instance, field.value, caller, question.method, question.path, len(form))
     return await pass_on(services, client, question, instance, account, may_start=True, counts_as_use=True)
 
 
@@ -137,6 +140,8 @@ class FrontDesk:
 
     def caller(self, digest: bytes) -> Caller | None:
         caller = self.services.keys.holder(digest) if digest else None
+        if caller is not None and caller.grant.scope in INFERRING:
+            return caller
         return caller or ANYBODY if may_pass(Access.INFERENCE, caller, self.services.requirements) else None
 
     def begin(self, front: Front, head: Head, caller: Caller, body: bytes | bytearray) -> Work | None:
@@ -144,25 +149,24 @@ class FrontDesk:
         if head.method == "GET":
             front.answer(200, {}, model_list(services, caller))
             return None
-        question = Question("POST", head.path, head.lines)
         if len(body) >= LARGE_BODY:
-            return self.errand(front, head, infer(services, front, question, caller, body))
+            return self.errand(front, head, infer(services, front, _question(head), caller, body))
         try:
-            model, instance, question.body = route(services, body, caller)
+            model, instance, asked = route(services, body, caller)
         except LlamactlError as error:
-            Account(services, None, "", caller, question, len(body)).refused(error)
+            Account(services, None, "", caller, "POST", head.path, len(body)).refused(error)
             self.refuse(front, head, error)
             return None
-        account = Account(services, instance, model.name, caller, question, len(body))
+        account = Account(services, instance, model.name, caller, "POST", head.path, len(body))
         if (target := services.dispatcher.grant(instance)) is not None:
             if (upstream := services.pool.take(target.authority)) is not None:
-                return Passage(self, front, head, question, account, instance, target, upstream)
+                return Passage(self, front, head, asked, account, instance, target, upstream)
             services.dispatcher.give_back(instance, counts_as_use=False)
-        return self.wait_for(front, head, question, account, instance)
+        return self.wait_for(front, head, asked, account, instance)
 
-    def wait_for(self, front: Front, head: Head, question: Question, account: Account, instance: Instance) -> Work:
+    def wait_for(self, front: Front, head: Head, body: Body, account: Account, instance: Instance) -> Work:
         """Ask *instance* in a task: it has to be started first, or connected to."""
-        passing = pass_on(self.services, front, question, instance, account, may_start=True, counts_as_use=True)
+        passing = pass_on(self.services, front, _question(head, body), instance, account, may_start=True, counts_as_use=True)
         return self.errand(front, head, passing)
 
     def errand(self, front: Front, head: Head, relaying: Coroutine[Any, Any, Relayed]) -> Work:
@@ -194,6 +198,10 @@ class FrontDesk:
         front.answer(*problems.told_plain(431, "head_too_long", message, ""))
 
 
+def _question(head: Head, body: Body = ()) -> Question:
+    return Question("POST", head.path, head.lines, body)
+
+
 class Errand:
     """An answer that a task sees to (a `Work`)."""
 
@@ -216,17 +224,17 @@ class Passage(Exchange):
         desk: FrontDesk,
         front: Front,
         head: Head,
-        question: Question,
+        body: Body,
         account: Account,
         instance: Instance,
         target: Target,
         upstream: Upstream,
     ) -> None:
         super().__init__(front, target)
-        self._desk, self._front, self._asked, self._question, self._account = desk, front, head, question, account
+        self._desk, self._front, self._asked, self._body, self._account = desk, front, head, body, account
         self._instance, self._upstream = instance, upstream
         account.granted_at_once()
-        upstream.begin(self, question.head(target), question.body)
+        upstream.begin(self, head.opening(target, sum(map(len, body))), body)
 
     def leave(self) -> None:
         if not self.is_over:
@@ -245,8 +253,11 @@ class Passage(Exchange):
     def hear(self, head: AnswerHead) -> Watch:
         return self._account.hear(head)
 
+    def hear_whole(self, head: AnswerHead, body: bytes) -> None:
+        self._account.hear_whole(head, body)
+
     def tell(self) -> None:
-        if not self.is_over:
+        if not self.is_complete and not self.failure:
             return  # the client is slow: `go_on` comes when it has read
         self._give_back()
         front = self._front
@@ -256,7 +267,7 @@ class Passage(Exchange):
             self._account.left()
             front.abort()
         except Stale:  # it was closed before our request got there; a new one tells whether the backend lives
-            front.go_on_with(self._desk.wait_for(front, self._asked, self._question, self._account, self._instance))
+            front.go_on_with(self._desk.wait_for(front, self._asked, self._body, self._account, self._instance))
         except Broken as broken:
             front.go_on_with(self._desk.errand(front, self._asked, self._tell(broken)))
         else:

@@ -132,7 +132,7 @@ async def pass_on(
     """Lease *instance* and relay *request*. Raises what `inference.pass_on` does."""
     client = Asked(request)
     question = client.question(refuse_tricks(path), (body,), may_upgrade)
-    account = Account(services, instance, "", caller_of(request), question, len(body))
+    account = Account(services, instance, "", caller_of(request), question.method, question.path, len(body))
     relayed = await inference.pass_on(
         services, client, question, instance, account, may_start=may_start, counts_as_use=counts_as_use
     )

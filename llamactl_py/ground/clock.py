@@ -9,9 +9,8 @@ Now = Callable[[], float]
 """Gives Unix seconds; injected wherever a date is stored or shown."""
 
 
-def now() -> float:
-    """Unix seconds."""
-    return time.time()
+now: Now = time.time
+"""Unix seconds."""
 
 
 def stamp(moment: float) -> str:

@@ -13,28 +13,25 @@ class Watched(Generic[T]):
     """A value that can be waited for. Level-triggered: who waits sees the newest value, never a queue of old ones."""
 
     def __init__(self, value: T) -> None:
-        self._value = value
+        self.value = value
+        """To be read by anybody, and changed with `set` only."""
         self._waiters: set[tuple[Callable[[T], bool], asyncio.Future[T]]] = set()
 
     def __repr__(self) -> str:
-        return f"<Watched {self._value!r}, {len(self._waiters)} waiting>"
-
-    @property
-    def value(self) -> T:
-        return self._value
+        return f"<Watched {self.value!r}, {len(self._waiters)} waiting>"
 
     def set(self, value: T) -> None:
         """Change the value and wake, in the next turn of the loop, everybody whose condition it meets."""
-        self._value = value
-        for waiter in list(self._waiters) if self._waiters else ():
-            condition, future = waiter
-            if not future.done() and condition(value):
-                future.set_result(value)
+        self.value = value
+        if self._waiters:
+            for condition, future in list(self._waiters):
+                if not future.done() and condition(value):
+                    future.set_result(value)
 
     async def until(self, condition: Callable[[T], bool]) -> T:
         """The value that first met *condition* (at once if it does now)."""
-        if condition(self._value):
-            return self._value
+        if condition(self.value):
+            return self.value
         met: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         waiter = (condition, met)
         self._waiters.add(waiter)

@@ -131,7 +131,8 @@ class Instance:
     @property
     def is_here_to_stay(self) -> bool:
         """Ready, and neither to be stopped nor to be restarted."""
-        return self.state is State.READY and self._served == self._wish.value
+        wish = self._wish.value
+        return self.state is State.READY and (self._served is wish or self._served == wish)
 
     def want_up(self) -> None:
         if not self._wish.value.up:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from llamactl_py.instances.target import Target
 from llamactl_py.proxy.client import Client, has_left
 from llamactl_py.proxy.heads import answer_framing, answer_lines
-from llamactl_py.proxy.http1 import MAX_HEAD, SIZE_LINES, AnswerHead, Chunks, Malformed, cut_length
+from llamactl_py.proxy.http1 import MAX_HEAD, SIZE_LINES, AnswerHead, Chunks, Malformed, Mould, cut_length
 
 HIGH_WATER = 1 << 16
 """Bytes that may wait for a client before we stop reading from its backend."""
@@ -22,26 +22,30 @@ Watch = Callable[[bytes], object]
 
 
 class Memo:
-    """What the last answer on a connection began with, and what that means: the next one nearly always begins alike."""
+    """What the last answer on a connection began with, and what that means: the next one nearly always begins alike, but for
+    the digits of its Content-Length."""
 
-    __slots__ = ("_head", "_lines", "_text")
+    __slots__ = ("_text", "head", "lines", "mould")
 
     def __init__(self) -> None:
         self._text = b""
-        self._head: AnswerHead
-        self._lines: bytes
+        self.head: AnswerHead
+        self.lines: bytes
+        """Those for the client, up to the framing."""
+        self.mould = Mould()
 
     def read(self, data: bytes, end: int, target: Target) -> tuple[AnswerHead, bytes, bytes | None]:
         """(the head, its lines for the client, its Content-Length) of the answer to anything but a HEAD. The `length` of a head
         that was known is that of an earlier answer. Raises Malformed."""
-        text, digits = cut_length(data, end)
-        if text == self._text and self._head.has_one_length == (digits is not None):  # an empty length leaves the same text
-            return self._head, self._lines, digits
+        text, digits, at = cut_length(data, end)
+        if text == self._text and self.head.has_one_length == (digits is not None):  # an empty length leaves the same text
+            return self.head, self.lines, digits
         head = AnswerHead.parse(data[: end - 2], has_no_body=False)
         lines = answer_lines(head, target)
         has_body = head.status >= 200 and head.status not in (204, 304)
         if has_body and head.has_one_length == (digits is not None) and head.is_counted == head.has_one_length:
-            self._text, self._head, self._lines = text, head, lines
+            self._text, self.head, self.lines = text, head, lines
+            self.mould.take(data[: end + 2], at, digits)
         return head, lines, digits if digits is not None else head.said_length
 
 
@@ -77,7 +81,7 @@ class Exchange:
     _interim = 0
     _left = 0
     _chunks: Chunks | None = None
-    _is_between = False
+    is_between = False
     """The client gets the chunks as they are, and the next byte begins one."""
     _seen = 0
     _silent_since = 0.0
@@ -103,13 +107,17 @@ class Exchange:
         """The answer has begun; gives what is to see every piece of its body as it is passed on."""
         raise NotImplementedError
 
+    def hear_whole(self, head: AnswerHead, body: bytes) -> None:
+        """`hear`, when the whole answer is there."""
+        self.hear(head)(body)
+
     @property
     def is_over(self) -> bool:
         return self.is_complete or bool(self.failure)
 
     def fail(self, why: str, is_closing: bool = False) -> None:
         """The backend did not give a whole answer."""
-        self._is_between = False
+        self.is_between = False
         if not self.failure and not self.is_complete:
             self.failure, self.failure_is_closing = why, is_closing
 
@@ -133,12 +141,11 @@ class Exchange:
             self.fail(f"was silent for {silence:g} seconds (server.response_timeout)")
 
     def pass_chunk(self, data: bytes) -> bool:
-        """Pass *data* on if it is just one chunk in the middle of a body, and nothing else waits for the client: so streams of
+        """Where it `is_between`, pass *data* on if it is just one chunk, and nothing else waits for the client: so streams of
         events come, and there is nothing to decide. False if `feed` has to look at it."""
         transport = self._transport
         if (
-            not self._is_between
-            or not data.startswith(SIZE_LINES[len(data)])
+            not data.startswith(SIZE_LINES[len(data)])
             or not data.endswith(b"\r\n")
             or transport.get_write_buffer_size()
             or transport.is_closing()
@@ -152,7 +159,8 @@ class Exchange:
     def feed(self, data: bytes) -> None:
         """Bytes from the backend. Raises Malformed, also when the answer was complete before: what follows it is nobody's."""
         if self.head is None:
-            self._feed_head(data)
+            if not self._feed_known(data):
+                self._feed_head(data)
         elif self.is_upgraded:
             self.rest += data
         elif self.is_complete:
@@ -187,6 +195,22 @@ class Exchange:
         else:
             self.fail("ended in the middle of its answer")
         self.tell()
+
+    def _feed_known(self, data: bytes) -> bool:
+        """Pass on a whole answer with a head that is known, as most answers come. False if that is for `_feed_head` to judge."""
+        body = self.memo.mould.body(data)
+        client, transport = self._client, self._transport
+        if body is None or self._buffer or not client.keeps_alive or not client.speaks_11 or client.is_head:
+            return False
+        if transport.is_closing():
+            return False
+        head = self.memo.head
+        self.head, self.length, self.stays_open = head, len(body), True
+        transport.write(b"%bContent-Length: %d\r\n\r\n%b" % (self.memo.lines, len(body), body))
+        self.sent = len(body)
+        self.hear_whole(head, body)
+        self.is_complete = True
+        return True
 
     def _feed_head(self, data: bytes) -> None:
         if self._buffer:
@@ -226,7 +250,7 @@ class Exchange:
         self._left = self.length or 0
         if head.is_chunked:
             self._chunks = Chunks()
-            self._is_between = client.speaks_11
+            self.is_between = client.speaks_11
         self._send(text)
         if rest:
             self.feed(rest)
@@ -260,7 +284,7 @@ class Exchange:
         else:
             self._pass_on(b"".join(payload))
         self.is_complete = self._chunks.is_complete
-        self._is_between = payload is None and self._chunks.is_between
+        self.is_between = payload is None and self._chunks.is_between
         if taken < len(data):
             raise Malformed("bytes behind the end of the answer")
 

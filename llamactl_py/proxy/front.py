@@ -17,7 +17,7 @@ from llamactl_py.proxy import narrow
 from llamactl_py.proxy.client import has_left
 from llamactl_py.proxy.desk import Patience, Work
 from llamactl_py.proxy.exchange import HIGH_WATER
-from llamactl_py.proxy.http1 import cut_length
+from llamactl_py.proxy.http1 import Mould, cut_length
 from llamactl_py.proxy.intake import Intake
 from llamactl_py.proxy.narrow import Head
 from llamactl_py.proxy.relay import Relayed
@@ -60,7 +60,8 @@ class Front(asyncio.Protocol):
         self._work: Work | None = None
         self._intake: Intake | None = None
         self._ahead = b""  # what came, and is not read yet
-        self._known = b""  # the text of the last head that was read, and its meaning
+        self._mould = Mould()  # the last head that was read, its text without the length, and its meaning
+        self._known = b""
         self._head: Head
         self._digest: bytes
         self._caller: Caller
@@ -80,6 +81,8 @@ class Front(asyncio.Protocol):
         self._door.fronts.add(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._work is None and not self._ahead and self._may_write is None and self._take_known(data):
+            return
         if self._is_deaf:
             return
         looked_at = len(self._ahead)
@@ -127,6 +130,19 @@ class Front(asyncio.Protocol):
 
     # -- requests ---------------------------------------------------------------------------------------------------------
 
+    def _take_known(self, data: bytes) -> bool:
+        """Take a whole request that begins like the last one, as most do. False if that is for `_read` to judge."""
+        body = self._mould.body(data)
+        door = self._door
+        if body is None or len(body) > door.patience.max_body or not door.is_open or self._is_deaf:
+            return False
+        caller = door.desk.caller(self._digest)
+        if caller is None:
+            return False
+        self._caller = caller
+        self._begin(body)
+        return True
+
     def _read(self, data: bytes, looked_at: int = 0) -> None:
         """Take the request that *data* begins with, wait for the rest of it, or hand it all over. In the first *looked_at* bytes
         no head ends: who sends byte after byte does not make us look at all of them each time."""
@@ -163,12 +179,13 @@ class Front(asyncio.Protocol):
         """The length of the body behind the head *data*[:*end*]; None if this request is not for us."""
         if end > narrow.MAX_HEAD or not self._door.is_open:
             return None
-        text, digits = cut_length(data, end)
+        text, digits, at = cut_length(data, end)
         if text != self._known:
             head = narrow.read(text)
             if head is None or (digest := self._door.desk.greet(head)) is None:
                 return None
             self._known, self._head, self._digest = text, head, digest
+            self._mould.take(data[: end + 2], at, digits)
         if (digits is None) is not (self._head.method == "GET"):
             return None  # a Content-Length without digits looks like one whose digits were cut out
         caller = self._door.desk.caller(self._digest)

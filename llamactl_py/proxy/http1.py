@@ -11,6 +11,8 @@ from dataclasses import dataclass
 MAX_HEAD = 1 << 16
 MAX_LINE = 1 << 12
 MAX_TRAILERS = 1 << 14
+MOST_DIGITS = 18
+"""Of a Content-Length that is understood at a glance."""
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -23,16 +25,46 @@ _LENGTH = re.compile(rb"\d{1,18}")
 _LENGTH_LINE = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: (\d{1,18})\r\n")
 
 
-def cut_length(data: bytes, end: int) -> tuple[bytes, bytes | None]:
-    """(the head data[:*end*] less the digits of its Content-Length, those digits); None where it has none, in its usual spelling.
+def cut_length(data: bytes, end: int) -> tuple[bytes, bytes | None, int]:
+    """(the head data[:*end*] less the digits of its Content-Length, those digits, where they stood); None where it has none, in
+    its usual spelling.
 
     Both sides of a connection send the same head again and again, but for the length: what was found out about one holds for
     the next. *end* is where the empty line begins, behind the last line's CRLF.
     """
     found = _LENGTH_LINE.search(data, 0, end)
     if found is None:
-        return data[:end], None
-    return data[: found.start(1)] + data[found.end(1) : end], found[1]
+        return data[:end], None, end
+    at, behind = found.span(1)
+    return data[:at] + data[behind:end], found[1], at
+
+
+class Mould:
+    """A head that was read, around the digits of its Content-Length: one with other digits means the same."""
+
+    __slots__ = ("_before", "_behind")
+
+    def __init__(self) -> None:
+        self._before: bytes | tuple[()] = ()  # as nothing begins
+        self._behind = b""
+
+    def take(self, head: bytes, at: int, digits: bytes | None) -> None:
+        """From now on it is *head*, whose *digits* stand *at* that place; nothing fits where there are none."""
+        self._before = () if digits is None else head[:at]
+        self._behind = head[at + len(digits or b"") :]
+
+    def body(self, data: bytes) -> bytes | None:
+        """The body behind such a head, if *data* is that, and all of that, and nothing more."""
+        before, behind = self._before, self._behind
+        if not data.startswith(before):
+            return None
+        start = len(before)
+        end = data.find(b"\r", start, start + MOST_DIGITS)
+        digits = data[start:end]
+        if not data.startswith(behind, end) or not digits.isdigit():
+            return None
+        body = data[end + len(behind) :]
+        return body if int(digits) == len(body) else None
 
 
 class Malformed(ValueError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from llamactl_py.instances.target import Target
 from llamactl_py.proxy.heads import NOT_FOR_BACKENDS
 
 MAX_HEAD = 1 << 14
@@ -32,11 +33,17 @@ class Head:
 
     method: str
     path: str
+    first_line: bytes
+    """As the backend is to see it."""
     host: str
     key: str = field(repr=False)
     """The key that came with it; empty if none did."""
     keeps_alive: bool
     lines: bytes
+
+    def opening(self, target: Target, length: int) -> bytes:
+        """The head as the backend of *target* is to see it, before a body of *length* bytes."""
+        return b"%b%b%bContent-Length: %d\r\n\r\n" % (self.first_line, target.lines, self.lines, length)
 
 
 def read(head: bytes) -> Head | None:
@@ -70,7 +77,7 @@ def read(head: bytes) -> Head | None:
     if not is_plain or key is None or connection not in (b"keep-alive", b"close") or not _HOST.fullmatch(host):
         return None
     method, path = (request[1], request[2]) if has_body else (request[3], request[4])
-    return Head(method.decode(), path.decode(), host.decode(), key, connection == b"keep-alive", b"".join(kept))
+    return Head(method.decode(), path.decode(), first + b"\r\n", host.decode(), key, connection == b"keep-alive", b"".join(kept))
 
 
 def _key(once: dict[bytes, bytes]) -> str | None:

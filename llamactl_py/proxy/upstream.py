@@ -52,7 +52,7 @@ class Upstream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
-        if exchange is not None and exchange.pass_chunk(data):
+        if exchange is not None and exchange.is_between and exchange.pass_chunk(data):
             return
         if exchange is None or (exchange.is_over and not exchange.is_upgraded):
             self._pool.distrust(self.authority)  # nobody asked: a later answer might be for an earlier request
@@ -65,7 +65,7 @@ class Upstream(asyncio.Protocol):
                 self._pool.distrust(self.authority)
             exchange.fail(f"gave an answer that is no HTTP ({error})")
             self.close()
-        if exchange.is_over:
+        if exchange.is_complete or exchange.failure:
             exchange.tell()
         elif exchange.is_full:
             self.transport.pause_reading()
@@ -187,7 +187,7 @@ class Pool:
         oldest = self.time() - LONGEST_IDLE
         while resting:
             connection = resting.pop()
-            if connection.is_usable and connection.rests_since >= oldest:
+            if connection.rests_since >= oldest and not connection.transport.is_closing():
                 return connection
             connection.close()
         return None
@@ -210,15 +210,16 @@ class Pool:
 
     def give_back(self, connection: Upstream, most: int) -> None:
         """Let it rest until the next request to its address, unless *most* rest there already."""
-        was_paused = connection.exchange is not None and connection.exchange.is_full  # more may have come that we did not see
+        exchange, connection.exchange = connection.exchange, None
+        authority = connection.authority
+        was_paused = exchange is not None and exchange.is_full  # more may have come that we did not see
         self.busy.discard(connection)
-        connection.exchange = None
-        resting = self._resting.setdefault(connection.authority, [])
-        if len(resting) >= most or was_paused or connection.authority in self._distrusted or not connection.is_usable:
+        resting = self._resting.setdefault(authority, [])
+        if len(resting) < most and not was_paused and connection.is_usable and authority not in self._distrusted:
+            connection.rests_since = self.time()
+            resting.append(connection)
+        else:
             connection.close()
-            return
-        connection.rests_since = self.time()
-        resting.append(connection)
 
     def forget(self, connection: Upstream) -> None:
         """It was closed, or is used for something else now."""

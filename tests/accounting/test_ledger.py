@@ -109,7 +109,7 @@ def test_an_id_leads_to_its_number_in_its_own_daemon_only(id_: str, number: int 
 
 
 def test_two_daemons_have_different_ids() -> None:
-    runs = {begin(Ledger(1, lambda: DATE)).run for _ in range(20)}
+    runs = {begin(Ledger(1, lambda: DATE)).ledger.run for _ in range(20)}
     assert len(runs) > 1
     assert all(Ledger(1, lambda: DATE, run).number(f"{run}-1") == 1 for run in runs)
 
@@ -222,7 +222,8 @@ def test_the_sums_are_those_of_what_was_put_in_whatever_the_order(steps: list[An
             entry = running.pop(which % len(running))
             entry.end(at, status, outcome, 7, usage)
             ended.append(entry)
-        assert sum(sums.in_flight for sums in of(led).values()) == len(running)
+        if len(ended) % 3 == 0:  # to look is to add up; what is folded away meanwhile has to be added up first
+            assert sum(sums.in_flight for sums in of(led).values()) == len(running)
     for entry in running:
         entry.end(at, 200, ANSWERED)
     total = Sums()
@@ -249,4 +250,5 @@ def test_a_copy_does_not_change_with_its_original() -> None:
     copied = sums.copy()
     begin(led).end(1.0, 200, ANSWERED, 5)
     assert (copied.answers.total(), copied.bytes_out, sum(copied.duration.counts)) == (1, 0, 1)
+    led.add_up()
     assert sums.answers.total() == 2
