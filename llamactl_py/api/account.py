@@ -18,6 +18,7 @@ from llamactl_py.services import Services
 _tells_usage = lru_cache(64)(tells_usage)
 
 
+ANSWERED, CUT = Outcome.ANSWERED, Outcome.CUT
 DONE = b"data: [DONE]"
 """The last event of OpenAI's streams."""
 
@@ -70,7 +71,7 @@ class Account:
 
     def answered(self, relayed: Relayed) -> None:
         """The answer went out, or broke off."""
-        self._end(relayed.status, Outcome.CUT if relayed.is_cut else Outcome.ANSWERED, relayed.sent, self._told)
+        self._end(relayed.status, CUT if relayed.is_cut else ANSWERED, relayed.sent, self._told)
 
     def refused(self, error: LlamactlError) -> None:
         """There is no answer of a backend: *error* is told instead."""
@@ -85,7 +86,7 @@ class Account:
             return
         sent = self._tail.total if self._tail else 0
         if isinstance(self._told, Tail) and self._told.ends_with(DONE):
-            self._end(self._status, Outcome.ANSWERED, sent, self._told)
+            self._end(self._status, ANSWERED, sent, self._told)
         else:
             self._end(0, Outcome.LEFT, sent, self._told)
 

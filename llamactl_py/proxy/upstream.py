@@ -140,7 +140,7 @@ class Upstream(asyncio.Protocol):
     @property
     def is_usable(self) -> bool:
         """Open, and done with what it was given: an early answer may leave half a request unsent."""
-        return not self._lost and not self.transport.is_closing() and not self.transport.get_write_buffer_size()
+        return not self.transport.is_closing() and not self.transport.get_write_buffer_size()
 
     def release(self) -> None:
         """It is the pool's no longer: what it carries from now on is no HTTP."""
@@ -182,12 +182,9 @@ class Pool:
     def take(self, authority: Authority) -> Upstream | None:
         """The connection that rested last, if there is one that can be used."""
         resting = self._resting.get(authority)
-        if not resting:
-            return None
-        oldest = self.time() - LONGEST_IDLE
         while resting:
             connection = resting.pop()
-            if connection.rests_since >= oldest and not connection.transport.is_closing():
+            if self.time() - connection.rests_since <= LONGEST_IDLE and not connection.transport.is_closing():
                 return connection
             connection.close()
         return None
@@ -215,7 +212,8 @@ class Pool:
         was_paused = exchange is not None and exchange.is_full  # more may have come that we did not see
         self.busy.discard(connection)
         resting = self._resting.setdefault(authority, [])
-        if len(resting) < most and not was_paused and connection.is_usable and authority not in self._distrusted:
+        is_trusted = not self._distrusted or authority not in self._distrusted
+        if len(resting) < most and not was_paused and is_trusted and connection.is_usable:
             connection.rests_since = self.time()
             resting.append(connection)
         else:
