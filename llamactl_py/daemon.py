@@ -9,9 +9,10 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from llamactl_py.accounting.ledger import Ledger
 from llamactl_py.api.access_log import AccessLog
@@ -54,8 +55,7 @@ LAST_MOMENT = 1.0
 """Seconds for what is still open when every instance is down: half-sent requests, answers about to go out."""
 
 
-@dataclass(frozen=True)
-class Running:
+class Running(Struct, frozen=True):
     """A daemon that answers."""
 
     url: str
