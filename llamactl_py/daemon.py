@@ -23,7 +23,8 @@ from llamactl_py.config.door import for_url, listen, refuse_open_door
 from llamactl_py.config.load import Configuration
 from llamactl_py.ground import clock
 from llamactl_py.ground.errors import LlamactlError, ShuttingDown, StorageFailed
-from llamactl_py.ground.importing import give_memory_back, without_certificates
+from llamactl_py.ground.importing import without_certificates
+from llamactl_py.ground.memory import settle
 from llamactl_py.ground.ticket import Ticket
 from llamactl_py.instances.command import ENGINE, Workshop, inherited
 from llamactl_py.instances.declared import Declaration, read_declared
@@ -101,7 +102,7 @@ async def serve(configuration: Configuration, started: Callable[[Running], None]
         async with running(configuration, asked_to_reload) as daemon:
             started(daemon)
             await asyncio.wait([daemon.furnished])
-            give_memory_back()
+            settle()
             await stop.wait()
             log.info("shutting down")
     finally:
