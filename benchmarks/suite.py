@@ -31,6 +31,8 @@ EXTRAS = ("start-up", "cold-start")
 BUSY = "not asked: it was still busy with what clients had given up before"
 COLD_STARTS_A_ROUND = 5
 PHASES_A_ROUND = 3
+RESTS = 4
+"""Behind all cases everybody rests for as long as so many of them take, to give back what was needed for a while."""
 
 
 @dataclass
@@ -105,7 +107,9 @@ class Suite:
                 yield sample("start-up", ms=opened.start_up_ms, idle_mb=load.resident_mb(door))
             yield from self._cases(candidate, load, door, round_)
             if door.process:
-                yield sample("after", mb=load.resident_mb(door))
+                at_once = load.resident_mb(door)
+                time.sleep(RESTS * self.seconds)
+                yield sample("after", mb=load.resident_mb(door), at_once_mb=at_once)
 
     def _cases(self, candidate: Candidate, load: Load, door: Door, round_: int) -> Iterator[Sample]:
         is_busy = False

@@ -9,9 +9,10 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from llamactl_py.accounting.ledger import Ledger
 from llamactl_py.api.access_log import AccessLog
@@ -22,7 +23,8 @@ from llamactl_py.config.door import for_url, listen, refuse_open_door
 from llamactl_py.config.load import Configuration
 from llamactl_py.ground import clock
 from llamactl_py.ground.errors import LlamactlError, ShuttingDown, StorageFailed
-from llamactl_py.ground.importing import give_memory_back, without_certificates
+from llamactl_py.ground.importing import without_certificates
+from llamactl_py.ground.memory import settle
 from llamactl_py.ground.ticket import Ticket
 from llamactl_py.instances.command import ENGINE, Workshop, inherited
 from llamactl_py.instances.declared import Declaration, read_declared
@@ -54,8 +56,7 @@ LAST_MOMENT = 1.0
 """Seconds for what is still open when every instance is down: half-sent requests, answers about to go out."""
 
 
-@dataclass(frozen=True)
-class Running:
+class Running(Struct, frozen=True):
     """A daemon that answers."""
 
     url: str
@@ -101,7 +102,7 @@ async def serve(configuration: Configuration, started: Callable[[Running], None]
         async with running(configuration, asked_to_reload) as daemon:
             started(daemon)
             await asyncio.wait([daemon.furnished])
-            give_memory_back()
+            settle()
             await stop.wait()
             log.info("shutting down")
     finally:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from llamactl_py.config.changes import Adopted, adopt
 from llamactl_py.config.load import Configuration
@@ -23,8 +24,7 @@ log = logging.getLogger(__name__)
 FOR_EVER = 365 * 86400.0
 
 
-@dataclass(frozen=True)
-class Reloaded:
+class Reloaded(Struct, frozen=True):
     """What was done. *restarted*: those of the changed instances that were up, and whose process had to change too."""
 
     configuration: Configuration

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TypeVar
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from llamactl_py.api.key_forms import (
     KeyChange,

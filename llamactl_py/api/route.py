@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
+from msgspec import Struct, field
 from pydantic import BaseModel, Field
 
 from llamactl_py.api.body import read_small
@@ -28,8 +28,7 @@ Handler = Callable[[Services, web.Request], Awaitable[Any]]
 Model = TypeVar("Model", bound=BaseModel)
 
 
-@dataclass(frozen=True)
-class Query:
+class Query(Struct, frozen=True):
     """A parameter in the query string."""
 
     name: str
@@ -37,8 +36,7 @@ class Query:
     schema: dict[str, Any] = field(default_factory=lambda: {"type": "string"})
 
 
-@dataclass(frozen=True)
-class Route:
+class Route(Struct, frozen=True):
     """One operation. Its summary and description are the docstring of *call*.
 
     *returns*: a pydantic model, a list of one (`list[Model]`), `str` for plain text, or None for no content or an answer

@@ -10,8 +10,10 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from llamactl_py.auth.policy import Caller
 from llamactl_py.ground.clock import Now
@@ -38,8 +40,7 @@ def digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
-@dataclass(slots=True, eq=False)
-class _Holder:
+class _Holder(Struct, eq=False):
     """A valid key: whom it makes of its caller, and until when."""
 
     caller: Caller

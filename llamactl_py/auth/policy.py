@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from llamactl_py.ground.errors import Forbidden, Unauthenticated
 from llamactl_py.ground.grant import Grant, Scope
@@ -19,8 +20,7 @@ class Access(enum.Enum):
     MANAGEMENT = "management"
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Struct, frozen=True):
     """Who holds a key. A management key is good for everything: it may run commands on this machine."""
 
     name: str
@@ -52,8 +52,7 @@ ANYBODY = Caller("", Grant())
 """Who asks where no key is asked for."""
 
 
-@dataclass(frozen=True)
-class Requirements:
+class Requirements(Struct, frozen=True):
     """Which keys are asked for at all."""
 
     inference: bool = True

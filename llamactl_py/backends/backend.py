@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
+
+from msgspec import Struct
 
 from llamactl_py.backends.arguments import EXTRA, arguments
 from llamactl_py.backends.catalogue import Catalogue, load
@@ -18,16 +19,14 @@ Options = Mapping[str, Value]
 _LOCAL_PATH = re.compile(r"/|~|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\")
 
 
-@dataclass(frozen=True)
-class StopRule:
+class StopRule(Struct, frozen=True):
     """How this kind of server wants to be stopped."""
 
     repeat_term_after: float | None = None
     """Seconds after which SIGTERM is sent a second time; None where one is enough."""
 
 
-@dataclass(frozen=True)
-class Served:
+class Served(Struct, frozen=True):
     """Which model names a server answers to."""
 
     default: str | None
@@ -38,16 +37,14 @@ class Served:
     """True where the server itself resolves names (llama.cpp's router): requests are `instance/model`."""
 
 
-@dataclass(frozen=True)
-class CommandLine:
+class CommandLine(Struct, frozen=True):
     """What is started: words (never a shell string) and the variables that go with them. Secrets are in the variables only."""
 
     argv: tuple[str, ...]
     environment: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Backend:
+class Backend(Struct, frozen=True):
     """The facts of one kind of server, and options to words."""
 
     type: str

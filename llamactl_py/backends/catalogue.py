@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
 from typing import Any, Literal
+
+from msgspec import Struct
 
 Kind = Literal["bool", "int", "float", "str", "path", "json", "int|str"]
 Arity = Literal["switch", "one", "optional", "two", "many", "repeat"]
@@ -25,8 +26,7 @@ Grammar = Literal["argparse", "llama.cpp"]
 word as the value whatever it is, and knows no `=` (measured with llama-server 0.5.0-dev)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(Struct, frozen=True):
     """One flag of one server."""
 
     key: str
@@ -73,16 +73,14 @@ class Flag:
         return self.arity in ("two", "many", "repeat")
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(Struct, frozen=True):
     """A spelling that was found: its flag, and whether it is the negative form."""
 
     flag: Flag
     negated: bool
 
 
-@dataclass(frozen=True)
-class Catalogue:
+class Catalogue(Struct, frozen=True):
     """All flags of one server version."""
 
     backend: str
@@ -93,8 +91,8 @@ class Catalogue:
     spellings_in_help: int
     flags: Mapping[str, Flag]
     """By key, in the order in which they are emitted (alphabetical)."""
-    _hits: Mapping[str, Hit] = field(repr=False)
-    _long: Sequence[str] = field(default=(), repr=False)
+    _hits: Mapping[str, Hit]
+    _long: Sequence[str] = ()
     """The names of long flags among `_hits`, sorted."""
 
     def __iter__(self) -> Iterator[Flag]:
@@ -161,7 +159,7 @@ def load(backend: str) -> Catalogue:
     return Catalogue(**raw, flags=MappingProxyType(flags), _hits=MappingProxyType(hits), _long=long)
 
 
-_TUPLES = {f.name for f in fields(Flag) if "tuple" in str(f.type)}
+_TUPLES = {name for name, kind in Flag.__annotations__.items() if "tuple" in kind}
 
 
 def _flag(row: dict[str, Any]) -> Flag:

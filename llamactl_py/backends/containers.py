@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from llamactl_py.ground.errors import BadCommand, Problem
 from llamactl_py.ground.masking import SECRET_NAME
@@ -55,8 +56,7 @@ _JUST_THE_SAME = frozenset(("--rm", "--init"))
 """Those of them that it gives too: nothing is said about them unless they are switched off."""
 
 
-@dataclass(frozen=True)
-class RunFlag:
+class RunFlag(Struct, frozen=True):
     """One flag of `docker run`, taken out of a cluster (`-it`) where it stood in one."""
 
     name: str
@@ -91,8 +91,7 @@ class RunFlag:
         return name, value if equals else None
 
 
-@dataclass
-class Container:
+class Container(Struct):
     """The parts of a `docker run`."""
 
     engine: str

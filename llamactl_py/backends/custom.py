@@ -7,7 +7,6 @@ placeholders are filled in where the instance's environment holds them, as some 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from llamactl_py.backends import lexer
@@ -55,8 +54,7 @@ _FLAGS = (
 )
 
 
-@dataclass(frozen=True)
-class Custom(Backend):
+class Custom(Backend, frozen=True):
     """The backend whose program stands in its options."""
 
     @property

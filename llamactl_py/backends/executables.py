@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from difflib import get_close_matches
+
+from msgspec import Struct, field
 
 from llamactl_py.backends.backend import Backend
 from llamactl_py.backends.containers import ENGINES, Container, read_run
@@ -19,8 +20,7 @@ _REACH = 20
 """How far behind a wrapper with flags that we do not know the server's program is looked for."""
 
 
-@dataclass
-class Start:
+class Start(Struct):
     """How a command line begins."""
 
     environment: dict[str, str] = field(default_factory=dict)

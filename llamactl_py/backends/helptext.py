@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from msgspec import Struct, field
 
-@dataclass
-class Entry:
+
+class Entry(Struct):
     """One flag as the help prints it."""
 
     spellings: list[str]

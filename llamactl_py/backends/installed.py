@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
+
+from msgspec import Struct
 
 from llamactl_py.backends.arguments import EXTRA, arguments
 from llamactl_py.backends.catalogue import Catalogue, Flag
@@ -19,8 +20,7 @@ LEAST_IN_COMMON = 0.3
 MOST_FLAGS = 5000
 
 
-@dataclass(frozen=True, slots=True)
-class HelpFlag:
+class HelpFlag(Struct, frozen=True):
     """One flag as a help text prints it."""
 
     spellings: tuple[str, ...]
@@ -46,8 +46,7 @@ def read_help(text: str) -> tuple[HelpFlag, ...]:
     return tuple(found[:MOST_FLAGS])
 
 
-@dataclass(frozen=True)
-class Installed:
+class Installed(Struct, frozen=True, dict=True):
     """One server of this machine. *version*: as it tells it, empty if it does not."""
 
     catalogue: Catalogue

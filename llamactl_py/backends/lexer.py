@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from llamactl_py.backends.scanner import Scanner
 from llamactl_py.backends.shells import Cmd, PowerShell, Sh
@@ -38,8 +39,7 @@ _QUOTED = re.compile(r"'[^']*'")
 _SINGLE_QUOTED = re.compile(r"(?<![^\s=])'[^'\n]*'(?!\S)")
 
 
-@dataclass(frozen=True)
-class Lexed:
+class Lexed(Struct, frozen=True):
     """The words, and what the person should know about them."""
 
     words: tuple[str, ...]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from llamactl_py.backends.arguments import EXTRA
 from llamactl_py.backends.catalogue import Catalogue, Flag, Hit
@@ -15,8 +16,7 @@ MAX_HINTS = 20
 """A hint costs half a millisecond; a document full of unknown keys is no typing error."""
 
 
-@dataclass(frozen=True)
-class Normalised:
+class Normalised(Struct, frozen=True):
     """Options in their one form, and what the person should know about them."""
 
     options: dict[str, Value]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from difflib import get_close_matches
+
+from msgspec import Struct, field
 
 from llamactl_py.backends import lexer
 from llamactl_py.backends.arguments import EXTRA
@@ -17,8 +18,7 @@ from llamactl_py.backends.values import NUMBER, Scalar, Unfit, Value, on_off, re
 from llamactl_py.ground.errors import BadCommand, Invalid, Problem
 
 
-@dataclass(frozen=True)
-class Parsed:
+class Parsed(Struct, frozen=True):
     """What a command line says."""
 
     backend_type: str
@@ -98,8 +98,7 @@ def _environment(start: Start, catalogue: Catalogue, warnings: list[str]) -> dic
     return {name: value for name, value in start.environment.items() if name not in owned}
 
 
-@dataclass
-class _Reader:
+class _Reader(Struct):
     """Goes through the words once; `at` is the next one to read."""
 
     catalogue: Catalogue

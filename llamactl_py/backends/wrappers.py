@@ -7,13 +7,13 @@ conda run) decide how it runs, and stay part of the command.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from llamactl_py.ground.errors import BadCommand, Problem
 
 
-@dataclass(frozen=True)
-class Wrapper:
+class Wrapper(Struct, frozen=True):
     """How the words of one such program are read."""
 
     valued: frozenset[str] = frozenset()

@@ -13,11 +13,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import click
+from msgspec import Struct
 from rich.markup import escape
 
 from llamactl_py.cli import render
@@ -30,8 +30,7 @@ PROMPT = "Count, please."
 DAEMON_TIMEOUT = 30.0
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A server that the demo can use: the program to look for, and the command that a person would paste."""
 
     program: str

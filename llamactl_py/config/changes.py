@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeVar
 
+from msgspec import Struct
 from pydantic import BaseModel
 
 from llamactl_py.config.settings import Settings
@@ -39,8 +39,7 @@ LIVE = (
 start (a socket, a pool, a path that processes write to), and a new value waits for the next start."""
 
 
-@dataclass(frozen=True)
-class Adopted:
+class Adopted(Struct, frozen=True):
     """What becomes of changed settings. *settings* are those to run with; the others are dotted names."""
 
     settings: Settings

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from llamactl_py.ground.errors import Problem
 
@@ -12,8 +13,7 @@ DECLARED = "declared_instances"
 """The section of the file that declares instances; all others are settings."""
 
 
-@dataclass
-class Document:
+class Document(Struct):
     """A file's tree, the line of each dotted name in it, and its problems, each with file and line."""
 
     file: Path

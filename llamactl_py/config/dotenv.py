@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from llamactl_py.ground.errors import Problem
 
@@ -15,8 +16,7 @@ _ESCAPE = re.compile(r'\\([nrt\\"$])')
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t"}
 
 
-@dataclass
-class DotEnv:
+class DotEnv(Struct):
     """What a `.env` file says: the variables, the line of each, and what is wrong with other lines."""
 
     file: Path | None = None

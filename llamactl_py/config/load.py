@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from llamactl_py.config import legacy
 from llamactl_py.config.document import DECLARED, Document
@@ -23,8 +25,7 @@ from llamactl_py.ground.errors import BadConfiguration, Invalid, Problem, neares
 from llamactl_py.ground.validation import kind, parse
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """Who says a setting: *where* is FILE:LINE, a variable, a flag, or empty for a default."""
 
     source: Literal["default", ".env", "file", "environment", "flag"]
@@ -34,8 +35,7 @@ class Origin:
         return self.where or self.source
 
 
-@dataclass(frozen=True)
-class Sources:
+class Sources(Struct, frozen=True):
     """Where to read from. *flags* maps dotted names ('server.port') to values given on the command line, None where not given."""
 
     file: Path | None
@@ -69,8 +69,7 @@ def _version(file: Path | None) -> tuple[object, ...]:
     return (file, found.st_size, found.st_mtime_ns, found.st_ino) if found else (file,)
 
 
-@dataclass(frozen=True)
-class Configuration:
+class Configuration(Struct, frozen=True):
     """What was read: the settings, the instances that the file declares, and where each thing is said."""
 
     settings: Settings
@@ -146,8 +145,7 @@ def _read(file: Path, environ: Mapping[str, str]) -> Document:
     return read_yaml(file, environ)
 
 
-@dataclass
-class _Reading:
+class _Reading(Struct):
     """The layers so far, the lower ones first."""
 
     tree: dict[str, Any] = field(default_factory=dict)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from llamactl_py.config.load import Configuration, Origin
 from llamactl_py.config.settings import Settings
@@ -12,8 +13,7 @@ from llamactl_py.config.variables import SECTIONS
 from llamactl_py.ground.masking import masked
 
 
-@dataclass(frozen=True)
-class Shown:
+class Shown(Struct, frozen=True):
     """One setting: its dotted name, its value as JSON, and who says it."""
 
     name: str

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from msgspec import Struct
 
 from llamactl_py.config.document import DECLARED, Document
 from llamactl_py.config.expand import INSTANCE_WORDS, Expander
@@ -77,8 +77,7 @@ def _refused(file: Path, line: int, what: str) -> BadConfiguration:
     return BadConfiguration([Problem(f"{file}:{line}" if line else str(file), what)])
 
 
-@dataclass
-class _Reader:
+class _Reader(Struct):
     """Turns nodes into plain values; a value that has a problem is left out."""
 
     document: Document

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
 
 from llamactl_py.ground.errors import DaemonRefused
 
@@ -40,8 +41,7 @@ Mode = Literal["cycle", "random"]
 """`cycle` counts; `random` has noise for weights, and babbles."""
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(Struct, frozen=True):
     """The sizes of a llama. Larger ones load and answer more slowly, which is what they are good for."""
 
     dim: int

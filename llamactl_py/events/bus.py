@@ -10,15 +10,15 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 BACKLOG = 1000
 """How many events a listener may be behind before it is dropped."""
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(Struct, frozen=True):
     """*data*: JSON values. *id*: empty for what is not kept."""
 
     kind: str

@@ -7,8 +7,9 @@ thing and the value, and says what to do next; it is safe to show to the caller.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from difflib import get_close_matches
+
+from msgspec import Struct
 
 
 class LlamactlError(Exception):
@@ -108,8 +109,7 @@ class DaemonRefused(LlamactlError):
     """The daemon cannot start like this: port or data directory taken, database damaged, a tool missing."""
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """One thing wrong with one field: where (dotted path, as the caller wrote it; or FILE:LINE) and what."""
 
     where: str

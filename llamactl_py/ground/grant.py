@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
 class Scope(enum.StrEnum):
@@ -17,8 +18,7 @@ class Scope(enum.StrEnum):
     """Everything."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Struct, frozen=True):
     """What one key opens. All but *scope* means something for inference keys only.
 
     *instances*: numbers of the instances that it may use, None for all; *groups*: those in these groups, now and later, too.

@@ -7,7 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import ModuleType
 
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -53,15 +53,3 @@ def without_certificates() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def give_memory_back() -> None:
-    """Collect what start-up left, and let the system have it; what stays lives as long as the process, and is never looked at by
-    a collection again."""
-    gc.collect()
-    gc.freeze()
-    if sys.platform == "linux":
-        import ctypes
-
-        with suppress(AttributeError):  # only glibc keeps what was freed, and has this
-            ctypes.CDLL(None).malloc_trim(0)

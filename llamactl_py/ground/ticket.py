@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 SPAWN_VARIABLE = "LLAMACTL_SPAWN"
 """Environment variable that marks every process of ours: `<data directory id>:<token>`. Children inherit it."""
 
 
-@dataclass(frozen=True)
-class Ticket:
+class Ticket(Struct, frozen=True):
     """Stored before the process runs.
 
     A pid alone is worthless once its process is gone, as the kernel gives it to the next one: (boot, pid, start time)

@@ -6,8 +6,9 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from llamactl_py.backends import Parsed, backend, parse_command
 from llamactl_py.ground.errors import Invalid
@@ -36,8 +37,7 @@ _DROPPED = {
 }
 
 
-@dataclass(frozen=True)
-class Model:
+class Model(Struct, frozen=True):
     """One entry of `models`, its macros filled in, and where notes about it go."""
 
     id: str

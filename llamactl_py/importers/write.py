@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+from msgspec import Struct, field
 
 from llamactl_py.config.document import DECLARED
 from llamactl_py.config.expand import INSTANCE_WORDS
@@ -17,8 +17,7 @@ from llamactl_py.ground.names import MAX_NAME
 _REFERENCE = re.compile(r"\$\{(env\.)?([A-Za-z_]\w*)\}|\$\{", re.ASCII)
 
 
-@dataclass(frozen=True)
-class Note:
+class Note(Struct, frozen=True):
     """Something that is other than it was: the line of the file (0: of no line), the key there, and what became of it."""
 
     line: int
@@ -29,8 +28,7 @@ class Note:
         return (f"line {self.line}: " if self.line else "") + f"{self.key}: {self.what}"
 
 
-@dataclass
-class Imported:
+class Imported(Struct):
     """A configuration in the making. *settings* by section; *instances* as the file is to declare them, by name.
 
     Text may hold `${env.NAME}`, which becomes a variable of the file, and `${PORT}` and the like; any other `${` is escaped.

@@ -10,9 +10,11 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llamactl_py.backends import Backend, backend
 from llamactl_py.config.settings import Instances, Settings
@@ -49,8 +51,7 @@ class TicketStore(Protocol):
     async def remove(self, token: str) -> None: ...
 
 
-@dataclass(frozen=True)
-class Launch:
+class Launch(Struct, frozen=True):
     """A command that was started, and what has to be known to deal with it."""
 
     handle: Handle
@@ -76,8 +77,7 @@ class Launch:
         return self.port is None or is_free(self.port)
 
 
-@dataclass(frozen=True)
-class Composed:
+class Composed(Struct, frozen=True):
     """What a start runs, worked out: nothing is taken or started, and nothing looked up but the program.
 
     *title*: what it is called where its end is told. *program*: what can be asked about itself; None for a container.
@@ -88,8 +88,7 @@ class Composed:
     program: Program | None
 
 
-@dataclass
-class Workshop:
+class Workshop(Struct):
     """What every owner needs to start its backend. Its settings and environment are replaced when they are read again."""
 
     settings: Settings

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+
+from msgspec import Struct
 
 from llamactl_py.backends import Backend
 from llamactl_py.backends.containers import kept_words
@@ -21,8 +22,7 @@ from llamactl_py.instances.ports import LOOPBACK
 EVERYWHERE = "0.0.0.0"  # noqa: S104 of the container's own network; the port is published on loopback only
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(Struct, frozen=True):
     """One container that is to be run. *engine*: the program's full path, once it is looked up."""
 
     engine: str

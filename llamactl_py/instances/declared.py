@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
 from typing import Any
+
+from msgspec import Struct
 
 from llamactl_py.backends import Parsed, parse_command
 from llamactl_py.config.document import DECLARED
@@ -19,8 +20,7 @@ COMMAND = "command"
 """Beside the options of an instance: the line that starts its server, as one would paste it."""
 
 
-@dataclass(frozen=True)
-class Declaration:
+class Declaration(Struct, frozen=True):
     """One declared instance. *where*: FILE:LINE."""
 
     name: InstanceName
@@ -29,8 +29,7 @@ class Declaration:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """From the declared instances that there are to those that there should be."""
 
     declared: tuple[Declaration, ...]
@@ -85,7 +84,7 @@ def _options(raw: object) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 def _said(parsed: Parsed) -> dict[str, Any]:
     """A parsed command line as options; whatever else one may come to say is an option of the same name."""
-    said = {field.name: getattr(parsed, field.name) for field in fields(parsed) if field.name != "warnings"}
+    said = {name: getattr(parsed, name) for name in parsed.__struct_fields__ if name != "warnings"}
     if said.get("docker"):
         said["docker_enabled"] = True
     return {name: value for name, value in said.items() if value}

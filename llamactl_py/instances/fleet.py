@@ -10,8 +10,9 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct, field
 
 from llamactl_py.ground.clock import Now
 from llamactl_py.ground.errors import Changed, Declared, Invalid, LimitReached, NameTaken, NotFound, nearest
@@ -39,8 +40,7 @@ class Edit(StrEnum):
     DELETED = "deleted"
 
 
-@dataclass
-class Fleet:
+class Fleet(Struct):
     """The instances by name, in the order of their creation. `run` must be running for owners to act."""
 
     store: InstanceStore

@@ -11,9 +11,11 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from operator import ne
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llamactl_py.ground.clock import Now
 from llamactl_py.ground.durations import show
@@ -32,8 +34,7 @@ log = logging.getLogger(__name__)
 PORT_ATTEMPTS = 3
 
 
-@dataclass(frozen=True)
-class Wish:
+class Wish(Struct, frozen=True):
     """What is wanted. A new *generation* while up means: stop, then start again. *drain*: seconds for requests in flight."""
 
     up: bool = False
@@ -41,8 +42,7 @@ class Wish:
     drain: float = 0.0
 
 
-@dataclass(frozen=True)
-class Death:
+class Death(Struct, frozen=True):
     """A backend's end that nobody asked for. *final*: trying again would end the same way; *port_stolen*: on that port only."""
 
     reason: str

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from llamactl_py.backends import Backend, backend
 from llamactl_py.ground.errors import StartFailed
@@ -22,8 +23,7 @@ Address = tuple[str, int]
 """Host and port; the path of a socket and 0."""
 
 
-@dataclass(frozen=True)
-class Preview:
+class Preview(Struct, frozen=True):
     """*address_is_settled*: it is reached there now; else a start at this moment would take that. *problems*: why a start would
     fail as things are. *argv* is empty where there is none then, which is so of containers only."""
 

@@ -17,6 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+import msgspec
+from msgspec import Struct
+
 from llamactl_py.backends import Backend, recognises
 from llamactl_py.ground.errors import StorageFailed
 from llamactl_py.launchers.errands import Outcome
@@ -72,22 +75,20 @@ class Program:
         return recognises(self.kind, self.words)
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """*text*: what it said. *trouble*: why that is not what was asked for, in words for people; empty if it is."""
 
     text: str
     trouble: str = ""
 
 
-@dataclass
-class _Known:
+class _Known(Struct):
     """What one program has told so far; *identity* names the file that told it."""
 
     identity: str = ""
-    answers: dict[Question, Answer] = field(default_factory=dict)
+    answers: dict[Question, Answer] = {}
     installed: Installed | None = None
-    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    asking: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
 
 
 class Programs:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from llamactl_py.ground.durations import show
 
 
-@dataclass(frozen=True)
-class RestartPolicy:
+class RestartPolicy(Struct, frozen=True):
     """*delay* seconds before the first restart, doubling up to *max_delay*; at most *max_restarts* within *window* seconds."""
 
     auto_restart: bool = True
@@ -19,15 +19,13 @@ class RestartPolicy:
     window: float = 600.0
 
 
-@dataclass(frozen=True)
-class Restart:
+class Restart(Struct, frozen=True):
     """Try again after so many seconds."""
 
     after: float
 
 
-@dataclass(frozen=True)
-class GiveUp:
+class GiveUp(Struct, frozen=True):
     """Do not try again."""
 
     why: str

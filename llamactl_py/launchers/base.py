@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from msgspec import Struct
+
 from llamactl_py.ground.ticket import Ticket
 
 
@@ -28,8 +30,7 @@ class Command:
     """See `Ticket.cleanup`."""
 
 
-@dataclass(frozen=True)
-class Exit:
+class Exit(Struct, frozen=True):
     """How the leading process ended. *code*: its exit code, or minus the number of the signal that ended it (None: unknown)."""
 
     code: int | None
@@ -41,8 +42,7 @@ class Exit:
         return f"was ended by signal {-self.code}" if self.code < 0 else f"exited with code {self.code}"
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """What a process tree takes of the machine."""
 
     processes: int

@@ -14,7 +14,8 @@ import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from llamactl_py.ground.errors import StartFailed
 from llamactl_py.ground.ticket import SPAWN_VARIABLE, Ticket
@@ -29,8 +30,7 @@ CALM = 10
 """How much nicer than us they run: nobody waits for most of them."""
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What became of one. *text*: stdout and stderr as they came. *trouble*: why *text* may not be all; empty if it is."""
 
     text: str

@@ -10,10 +10,11 @@ import signal
 import sys
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from llamactl_py.ground.importing import lazily
 from llamactl_py.launchers.base import Listening
@@ -32,8 +33,7 @@ WENT = GONE if LINUX else (*GONE, psutil.Error)
 PROC = Path("/proc")
 
 
-@dataclass(frozen=True)
-class Process:
+class Process(Struct, frozen=True):
     """One process at one moment. *start_time* as in `Ticket`."""
 
     pid: int

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
 
 from llamactl_py.auth.policy import Caller
 from llamactl_py.ground.errors import LlamactlError
@@ -46,8 +47,7 @@ class Desk(Protocol):
         """The head has no end: tell the client."""
 
 
-@dataclass(frozen=True)
-class Patience:
+class Patience(Struct, frozen=True):
     """Limits of what a client may do. Times in seconds, sizes in bytes."""
 
     head: float

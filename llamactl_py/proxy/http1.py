@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 MAX_HEAD = 1 << 16
 MAX_LINE = 1 << 12
@@ -71,8 +72,7 @@ class Malformed(ValueError):
     """That is no HTTP/1.1, or not unambiguously."""
 
 
-@dataclass(slots=True)
-class AnswerHead:
+class AnswerHead(Struct):
     """The head of an answer. *length*: bytes of its body, where it says; *is_chunked*; with neither the body ends with the
     connection."""
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 import mmap
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from llamactl_py.ground.errors import BadRequest
 from llamactl_py.proxy.rewrite import MAX_MODEL
@@ -24,8 +25,7 @@ _PARAMETER = re.compile(rb';[ \t]*([A-Za-z*]+)=(?:"((?:[^"\\\r\n]|\\.)*+)"|([^";
 _DISPOSITION = re.compile(rb"\r\ncontent-disposition:[ \t]*form-data([^\r\n]*)", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(Struct, frozen=True):
     """The value of a field and the bytes [start, end) that it takes up."""
 
     value: str

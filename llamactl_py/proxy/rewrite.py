@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 
 from llamactl_py.ground.errors import BadRequest
 
@@ -34,8 +34,7 @@ _VALUE = re.compile(_STRING, re.DOTALL)
 _TOKEN = re.compile(_STRING + rb"|[\[\]{}:,]", re.DOTALL)
 
 
-@dataclass(slots=True)
-class Model:
+class Model(Struct):
     """The decoded value, and where it is."""
 
     name: str

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from llamactl_py.backends import Served
 from llamactl_py.ground.errors import UnknownModel, nearest
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One instance, as routing sees it."""
 
     instance: str
@@ -19,8 +19,7 @@ class Entry:
     aliases: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Route:
+class Route(Struct, frozen=True):
     """*forward*: the value that `model` must have for this backend; None leaves the body as it is."""
 
     instance: str

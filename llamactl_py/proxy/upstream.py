@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import cast
 
+from llamactl_py.ground.memory import give_memory_back
 from llamactl_py.instances.target import is_socket_path
 from llamactl_py.proxy.exchange import HIGH_WATER, Exchange, Memo
 from llamactl_py.proxy.http1 import Malformed
@@ -164,7 +165,8 @@ class Pool:
         self._distrusted: set[Authority] = set()
 
     async def run(self) -> None:
-        """Look around on behalf of every exchange, once a second; until cancelled."""
+        """Look around on behalf of every exchange, once a second, and close what has rested too long; until cancelled."""
+        was_used = False
         while True:
             await asyncio.sleep(min(TICK, self._response_timeout or TICK))
             for upstream in list(self.busy):
@@ -174,6 +176,23 @@ class Pool:
                 exchange.look_around(self.time(), self._response_timeout)
                 if exchange.is_over or exchange.is_full:
                     exchange.tell()
+            if self.busy or self._resting:
+                was_used = True
+                self._let_go()
+            elif was_used:
+                was_used = False
+                give_memory_back()
+
+    def _let_go(self) -> None:
+        """Close the connections that have rested too long to be used again: two thousand of them take 20 MB."""
+        oldest = self.time() - LONGEST_IDLE
+        for authority, resting in list(self._resting.items()):
+            old = [connection for connection in resting if connection.rests_since < oldest]
+            self._resting[authority] = resting[len(old) :]  # who rested first stands first
+            for connection in old:
+                connection.close()
+            if len(old) == len(resting):
+                del self._resting[authority]
 
     def distrust(self, authority: Authority) -> None:
         """Let no connection to it rest any more: it sent bytes that nobody asked for."""

@@ -10,8 +10,9 @@ import asyncio
 from bisect import insort
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from functools import cached_property
+
+from msgspec import Struct, field
 
 from llamactl_py.config.settings import Instances
 from llamactl_py.ground.durations import show
@@ -34,8 +35,7 @@ from llamactl_py.instances.target import Target
 from llamactl_py.scheduler.plan import Evict, Seat, Start, Wait, idle_for_too_long, next_idle_moment, plan
 
 
-@dataclass(eq=False)
-class Claim:
+class Claim(Struct, eq=False):
     """Somebody waits: for a lease, or (*only_start*) for the start to have begun. It is in the queue until it is answered."""
 
     instance: Instance

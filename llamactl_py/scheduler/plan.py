@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from llamactl_py.instances.state import AT_REST, State
 
 
-@dataclass(frozen=True)
-class Seat:
+class Seat(Struct, frozen=True):
     """What the plan has to know of an instance that holds a running slot."""
 
     name: str
@@ -34,20 +34,17 @@ class Seat:
         return self.state in (State.READY, State.BACKOFF) and not self.leases and not self.waiting and self.idle_timeout > 0
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(Struct, frozen=True):
     """There is room."""
 
 
-@dataclass(frozen=True)
-class Evict:
+class Evict(Struct, frozen=True):
     """There is room as soon as this one has left."""
 
     name: str
 
 
-@dataclass(frozen=True)
-class Wait:
+class Wait(Struct, frozen=True):
     """There is no room. *is_coming*: it is being made; else somebody has to finish first."""
 
     why: str

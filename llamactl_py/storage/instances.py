@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from llamactl_py.ground.clock import Now
 from llamactl_py.ground.errors import NameTaken, NotFound
 from llamactl_py.storage.database import Database
 
 
-@dataclass(frozen=True)
-class InstanceRow:
+class InstanceRow(Struct, frozen=True):
     """One stored instance. *resume*: it was up when the last daemon ended, and is to be brought up again. *declared*: a
     configuration file has its options, and it is here for its number, its date and its *resume* only."""
 

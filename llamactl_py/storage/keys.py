@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from llamactl_py.ground.clock import Now
 from llamactl_py.ground.errors import NotFound
@@ -15,8 +16,7 @@ from llamactl_py.storage.database import Database
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class KeyRow:
+class KeyRow(Struct, frozen=True):
     """One stored key; times are Unix seconds."""
 
     id: int

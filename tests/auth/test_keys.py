@@ -12,13 +12,14 @@ import re
 import stat
 import string
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from multidict import CIMultiDict
 
 from llamactl_py.api.middleware import sent_key

@@ -53,6 +53,7 @@ def test_the_daemon_starts_the_backend_and_every_byte_comes_through(bench: Bench
     assert not listens(ours.port)
     phases = start_up.phases(bench.folder, ours)
     assert 0 < phases["interpreter_ms"] < phases["listening_ms"] <= phases["answered_ms"]
+    assert phases["interpreter_ms"] < phases["imported_ms"]
     assert {"aiohttp", "llamactl_py"} <= start_up.imports(bench.folder, ours).keys()
 
 

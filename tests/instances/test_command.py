@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 
 from llamactl_py.backends import BACKENDS, Backend
 from llamactl_py.config.settings import Instances, Settings
@@ -286,8 +287,7 @@ class TestPrepare:
         assert workshop.launcher.commands[0].log == tmp_path / "elsewhere" / "a.log"  # type: ignore[attr-defined]
 
 
-@dataclass(frozen=True)
-class Stoppable(Backend):
+class Stoppable(Backend, frozen=True):
     """A kind of server that is asked to end by a command."""
 
     def stop_argv(self, options: Any, *, host: str, port: int, name: str = "", pid: int = 0) -> tuple[str, ...]:
@@ -302,7 +302,7 @@ class TestStopCommands:
     def test_it_is_looked_up_as_the_server_is_and_told_whom_to_stop(
         self, make: Make, program: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        kind = Stoppable(**{f.name: getattr(LLAMA, f.name) for f in fields(LLAMA)})
+        kind = Stoppable(**asdict(LLAMA))
         monkeypatch.setattr(command, "backend", lambda name: kind)
         made = make({"PATH": str(program.parent)}).compose("a", options(command_override=str(program)), "127.0.0.1", 8001, None)
         assert made.command.stop

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from llamactl_py.instances.state import State
 from llamactl_py.scheduler.plan import Evict, Seat, Start, Wait, idle_for_too_long, next_idle_moment, plan

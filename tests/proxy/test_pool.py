@@ -1,0 +1,86 @@
+"""What rests in the pool and for how long: connections to a server of two lines, and a clock that is put forward
+and then stands still."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from llamactl_py.proxy.upstream import LONGEST_IDLE, Authority, Pool, Upstream
+from tests.support.house import eventually
+
+QUICK = 0.01
+"""Seconds between two looks around: as often as the pool's `response_timeout` wants them."""
+
+
+class Server:
+    """Accepts connections, and counts those that we have closed."""
+
+    def __init__(self, path: Path) -> None:
+        self.authority: Authority = (str(path), 0)
+        self.closed = 0
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        self.closed += 1
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    found = Server(tmp_path / "a.sock")
+    async with await asyncio.start_unix_server(found, found.authority[0]):
+        yield found
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[Pool]:
+    made = Pool(connect_timeout=1.0, response_timeout=QUICK)
+    looking = asyncio.create_task(made.run())
+    yield made
+    looking.cancel()
+    made.close()
+
+
+async def rested(pool: Pool, authority: Authority) -> Upstream:
+    connection = await pool.connect(authority)
+    pool.give_back(connection, most=10)
+    return connection
+
+
+def put_forward(pool: Pool, seconds: float) -> None:
+    later = pool.time() + seconds
+    pool.time = lambda: later
+
+
+async def test_what_rested_too_long_is_closed_though_nobody_asks_for_it(pool: Pool, server: Server) -> None:
+    for _ in range(3):
+        await rested(pool, server.authority)
+    put_forward(pool, LONGEST_IDLE + 1)
+    young = await rested(pool, server.authority)
+    await eventually(lambda: server.closed == 3)
+    assert pool.take(server.authority) is young
+    assert pool.take(server.authority) is None
+    young.close()
+    await eventually(lambda: server.closed == 4)
+
+
+async def test_memory_is_given_back_when_the_last_connection_is_gone(pool: Pool, server: Server) -> None:
+    gc.disable()
+    try:
+        garbage = asyncio.Event()
+        garbage.itself = garbage  # type: ignore[attr-defined]
+        left = weakref.ref(garbage)
+        connection = await rested(pool, server.authority)
+        del garbage
+        put_forward(pool, LONGEST_IDLE + 1)
+        await eventually(lambda: left() is None)
+        assert connection.transport.is_closing()
+    finally:
+        gc.enable()
