@@ -38,6 +38,7 @@ PAGES_WITH_LINKS = [
     *DOCUMENTS,
     *(APIDOCS / name for name in GUIDES),
     ROOT / "llamactl_py" / "scheduler" / "design.md",
+    ROOT / "llamactl_py" / "proxy" / "design.md",
     ROOT / "benchmarks" / "README.md",
 ]
 
