@@ -17,9 +17,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,68 +30,12 @@ from llamactl_py import __version__
 from llamactl_py.cli import render
 from llamactl_py.cli.main import COMMANDS, SUMMARIES
 from llamactl_py.client import Client, Refused
+from tests.support.commands import PROGRAM, Llamactl, Said, run, stub_on_path, surroundings, talking
 from tests.support.daemons import Daemon, daemon, of_tree, wait_for
 from tests.support.house import STUB
 
-PROGRAM = (sys.executable, "-m", "llamactl_py")
 COUNTED = "one two three four five six seven eight nine ten"
 SERVER = ("llama-server", "-m", "/dev/null")
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-
-Llamactl = Callable[..., Said]
-
-
-def surroundings(**more: str) -> dict[str, str]:
-    """Our environment without any of llamactl's variables."""
-    return {**{name: value for name, value in os.environ.items() if not name.startswith("LLAMACTL_")}, **more}
-
-
-def run(*words: str, **environment: str) -> Said:
-    done = subprocess.run(
-        (*PROGRAM, *words), env=surroundings(**environment), capture_output=True, text=True, timeout=60, check=False
-    )
-    return Said(done.returncode, done.stdout, done.stderr)
-
-
-def stub_on_path(folder: Path, switches: str = "") -> str:
-    """A PATH on which `llama-server` is the stub."""
-    program = folder / "bin" / "llama-server"
-    program.parent.mkdir(exist_ok=True)
-    program.write_text(f'#!/bin/sh\nSTUBD="max-life=60 {switches} $STUBD" exec {sys.executable} -S -E {STUB} "$@"\n')
-    program.chmod(0o755)
-    return f"{program.parent}{os.pathsep}{os.environ['PATH']}"
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    folder = tmp_path_factory.mktemp("cli")
-    with daemon(folder, environment={"PATH": stub_on_path(folder)}) as running:
-        yield running
-
-
-@pytest.fixture
-def served(shared: Daemon) -> Iterator[Daemon]:
-    yield shared
-    for instance in shared.client.instances():
-        shared.client.delete(instance["name"], force=True)
-    made = shared.client.keys()
-    for key in made:
-        shared.client.delete_key(key["id"])
-
-
-@pytest.fixture
-def llamactl(served: Daemon) -> Llamactl:
-    """Runs a command against the daemon."""
-    return lambda *words, **environment: run("--data-dir", str(served.data), *words, **environment)
 
 
 def named(rows: list[dict[str, Any]]) -> list[str]:
@@ -457,40 +400,6 @@ def test_logs_follow_ends_with_the_daemon(tmp_path: Path) -> None:
             last = following.until("llamactl: ")
             assert last == f"llamactl: the daemon at {running.client.url} has ended, and the log of a with it\n"
             assert following.process.wait(10) == 3
-
-
-@dataclass
-class Talking:
-    """A command that runs on, and what it says."""
-
-    process: subprocess.Popen[str]
-
-    def until(self, part: str) -> str:
-        """The next line with *part* in it; empty when it ended before. The test's time limit is the process's: see `talking`."""
-        assert self.process.stdout
-        return next((line for line in self.process.stdout if part in line), "")
-
-
-@contextmanager
-def talking(*words: str, stderr: int | None = None, **environment: str) -> Iterator[Talking]:
-    """A command in the background, killed after half a minute or at the end of the block."""
-    process = subprocess.Popen(
-        (*PROGRAM, *words),
-        env=surroundings(PYTHONUNBUFFERED="1", **environment),
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
-    )
-    timer = threading.Timer(30, process.kill)
-    timer.start()
-    try:
-        with process:
-            try:
-                yield Talking(process)
-            finally:
-                process.kill()
-    finally:
-        timer.cancel()
 
 
 # ---- keys, version
