@@ -565,6 +565,7 @@ ASKING = [
     ("show", "a"),
     ("command", "a"),
     ("edit", "a", "--set", "group=g"),
+    ("chat", "a", "Hello"),
     ("parse", "llama-server -m x"),
     ("keys", "list"),
     ("keys", "show", "1"),
