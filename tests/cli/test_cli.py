@@ -562,6 +562,7 @@ ASKING = [
     ("logs", "a"),
     ("logs", "a", "b"),
     ("ps", "-w"),
+    ("top",),
     ("show", "a"),
     ("command", "a"),
     ("edit", "a", "--set", "group=g"),
