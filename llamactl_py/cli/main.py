@@ -42,6 +42,7 @@ COMMANDS = {
     "backends": "llamactl_py.cli.backends:backends",
     "config": "llamactl_py.cli.config:config",
     "import": "llamactl_py.cli.importing:import_",
+    "completion": "llamactl_py.cli.completion:completion",
 }
 
 SUMMARIES = {
@@ -65,6 +66,7 @@ SUMMARIES = {
     "backends": "Show which servers are installed, and what they take.",
     "config": "Check, show, find and reload the configuration.",
     "import": "Turn a file of llama-swap or llamactl into one of ours.",
+    "completion": "Print what a shell needs to complete our words.",
 }
 """Here as well as in the commands' own help (a test compares), so that `llamactl --help` need not import them all."""
 

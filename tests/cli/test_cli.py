@@ -547,7 +547,7 @@ def leaves(command: click.Command = cli, words: tuple[str, ...] = ()) -> Iterato
 
 def test_every_command_that_tells_something_tells_it_programs_too() -> None:
     without = {words for words, command in leaves() if not any("--json" in parameter.opts for parameter in command.params)}
-    assert without == {("serve",), ("demo",)}
+    assert without == {("serve",), ("demo",), ("completion",)}
 
 
 # ---- who is asked, and with which key
