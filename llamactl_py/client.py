@@ -51,12 +51,13 @@ class Client:
     # -- instances --------------------------------------------------------------------------------------------------------
 
     def instances(self, **query: str | int) -> list[Instance]:
-        """All, or those that *query* asks for: status, group, backend_type, search, sort, order, limit, offset."""
+        """All, or those that *query* asks for: status, group, backend_type, search, sort, order, limit, offset, stats."""
         found: list[Instance] = self._json("GET", "/api/v1/instances" + (f"?{urlencode(query)}" if query else ""))
         return found
 
-    def instance(self, name: str) -> Instance:
-        return self._instance("GET", name)
+    def instance(self, name: str, *, stats: bool = False) -> Instance:
+        """With *stats* also `usage`: what its processes take of the machine."""
+        return self._instance("GET", name, "?stats=true" if stats else "")
 
     def stats(self, name: str) -> dict[str, Any]:
         """Its state, process and requests, and in `usage` what its processes take of the machine."""
@@ -87,7 +88,8 @@ class Client:
     ) -> list[dict[str, Any]]:
         """`start`, `stop` or `restart` those named, those of *group*, or all; what became of each, as the API tells it."""
         which = {"names": list(names)} if names is not None else {"group": group} if group is not None else {"all": True}
-        results: list[dict[str, Any]] = self._json("POST", f"/api/v1/instances/{action}", which)["results"]
+        # A stop waits for the requests in flight, however long these may take.
+        results: list[dict[str, Any]] = self._json("POST", f"/api/v1/instances/{action}", which, patient=True)["results"]
         return results
 
     def delete(self, name: str, *, force: bool = False) -> None:
@@ -107,6 +109,10 @@ class Client:
         """What a start of that instance would run with other options, as for `replace`."""
         return self._instance("POST", name, "/command", body=options)
 
+    def try_patch(self, name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """What a start of that instance would run with some options changed, as for `patch`."""
+        return self._instance("POST", name, "/command", body=changes, headers={"Content-Type": "application/merge-patch+json"})
+
     def parse_command(self, command: str | Sequence[str], backend_type: str | None = None) -> dict[str, Any]:
         """*command*, a line or its words, as options; *backend_type* where it names no known program ("custom": any program)."""
         body: dict[str, Any] = {"command": command} | ({"backend_type": backend_type} if backend_type else {})
@@ -125,10 +131,13 @@ class Client:
             found: dict[str, Any] = json.loads(answer.read())
         return found
 
-    def logs(self, name: str, lines: int, *, follow: bool = False, newest_run: bool = False) -> Iterator[bytes]:
+    def logs(
+        self, name: str, lines: int, *, follow: bool = False, newest_run: bool = False, stream: str = "all"
+    ) -> Iterator[bytes]:
         """The log in pieces as they come; with *follow* it does not end by itself. *newest_run*: from its last start on."""
-        path = f"{_path(name)}/logs?lines={lines}" + ("&follow=true" if follow else "") + ("&since=start" if newest_run else "")
-        with self._request("GET", path, patient=follow) as answer:
+        query = {"lines": str(lines)} | ({"follow": "true"} if follow else {}) | ({"since": "start"} if newest_run else {})
+        query |= {"stream": stream} if stream != "all" else {}
+        with self._request("GET", f"{_path(name)}/logs?{urlencode(query)}", patient=follow) as answer:
             while part := answer.read1(1 << 16):
                 yield part
 
@@ -141,7 +150,7 @@ class Client:
         path = "/api/v1/events" + (f"?{urlencode(query)}" if query else "")
         with self._request("GET", path, headers=headers, patient=True) as answer:
             fields: dict[str, str] = {}
-            for line in answer:
+            for line in _lines(answer):
                 name, _, value = line.decode().rstrip("\r\n").partition(": ")
                 if name:
                     fields[name] = value
@@ -205,17 +214,38 @@ class Client:
         with self._request("GET", "/api/v1/version") as answer:
             return answer.read().decode()
 
+    def requests(self, **query: str | int) -> list[dict[str, Any]]:
+        """The newest requests, newest first; *query*: instance, key, limit, before."""
+        found: list[dict[str, Any]] = self._json("GET", "/api/v1/requests" + (f"?{urlencode(query)}" if query else ""))
+        return found
+
+    def usage(self) -> dict[str, Any]:
+        """What all requests came to since the daemon started: since, total, instances, keys."""
+        found: dict[str, Any] = self._json("GET", "/api/v1/usage")
+        return found
+
     def chat(self, model: str, messages: list[dict[str, str]], **parameters: Any) -> Iterator[str]:
         """The words of a streamed answer, as they come."""
+        for chunk in self.chat_chunks(model, messages, **parameters):
+            for choice in chunk.get("choices") or ():
+                if text := (choice.get("delta") or {}).get("content"):
+                    yield text
+
+    def chat_chunks(self, model: str, messages: list[dict[str, str]], **parameters: Any) -> Iterator[dict[str, Any]]:
+        """The events of a streamed answer, as they come. Raises Refused also for an error that comes in the midst of it."""
         body = {"model": model, "messages": messages, "stream": True, **parameters}
-        with self._request("POST", "/v1/chat/completions", body) as answer:
-            for line in answer:
-                event = line.strip().removeprefix(b"data: ")
-                if not line.startswith(b"data: ") or event == b"[DONE]":
+        with self._request("POST", "/v1/chat/completions", body, patient=True) as answer:
+            for line in _lines(answer):
+                name, _, event = line.strip().partition(b":")
+                if name not in (b"data", b"error") or event.strip() == b"[DONE]":
                     continue
-                for choice in json.loads(event).get("choices", ()):
-                    if text := choice.get("delta", {}).get("content"):
-                        yield text
+                yield _chunk(answer.status, name == b"error", event)
+
+    def complete(self, model: str, messages: list[dict[str, str]], **parameters: Any) -> dict[str, Any]:
+        """The whole answer at once, as the server gave it."""
+        body = {"model": model, "messages": messages, **parameters}
+        found: dict[str, Any] = self._json("POST", "/v1/chat/completions", body, patient=True)
+        return found
 
     # -- the wire ---------------------------------------------------------------------------------------------------------
 
@@ -231,9 +261,15 @@ class Client:
         return found
 
     def _json(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        patient: bool = False,
     ) -> Any:
-        with self._request(method, path, body, headers) as answer:
+        with self._request(method, path, body, headers, patient=patient) as answer:
             text = answer.read()
         return json.loads(text) if text else None
 
@@ -266,6 +302,35 @@ class Client:
             raise Unreachable(f"no daemon answers at {self.url} ({_plain(error)}); is `llamactl serve` running?") from None
         finally:
             connection.close()
+
+
+def _lines(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The lines of *answer*, as they come. Raises IncompleteRead where it breaks off: its own lines simply end there."""
+    rest = b""
+    while piece := answer.read1(1 << 16):
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
+    if answer.length:
+        raise http.client.IncompleteRead(rest, answer.length)
+    if rest:
+        yield rest
+
+
+def _chunk(status: int, is_error: bool, event: bytes) -> dict[str, Any]:
+    """An event of a chat. Raises Refused for an error, which some servers tell in a field of its own."""
+    try:
+        chunk = json.loads(event)
+    except ValueError:
+        chunk = None
+    if not isinstance(chunk, dict):
+        raise Refused(
+            status, "", f"the server sent {event[:60].decode(errors='replace').strip()!r} in its stream, which is no JSON object"
+        )
+    if is_error or chunk.get("error"):
+        error = chunk.get("error") or chunk
+        message = error.get("message") if isinstance(error, dict) else error
+        raise Refused(status, "", f"the answer ended with an error: {message}")
+    return chunk
 
 
 def _if_match(revision: str | None) -> dict[str, str]:

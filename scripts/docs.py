@@ -222,10 +222,7 @@ def _command(command: click.Command, words: tuple[str, ...]) -> Iterator[str]:
     names = command.list_commands(click.Context(command)) if isinstance(command, click.Group) else []
     arguments = [_argument(p) for p in command.params if isinstance(p, click.Argument)]
     usage = " ".join([*words, "[OPTIONS]", *arguments, *(["COMMAND"] if names else [])])
-    text = inspect.cleandoc((command.help or "").replace("\b", "")).replace("\n  llamactl", "\n    llamactl")
-    text = re.sub(r"(\S)\n( {4})", r"\1\n\n\2", text, count=1)  # what is indented is code, and wants a line before it
-    text = re.sub(r"(\n {4}.*)\n(?=\S)", r"\1\n\n", text)
-    text = re.sub(r"\n{3,}", "\n\n", text)
+    text = _help(command)
     options = [p for p in command.params if isinstance(p, click.Option)]
     yield f"{'#' * (len(words) + 1)} {' '.join(words)}\n\n`{usage}`\n\n{text}\n" + (
         "\n" + table(("option", "meaning"), map(_option, options)) if options else ""
@@ -235,6 +232,17 @@ def _command(command: click.Command, words: tuple[str, ...]) -> Iterator[str]:
         below = command.get_command(click.Context(command), name)
         assert below is not None
         yield from _command(below, (*words, name))
+
+
+def _help(command: click.Command) -> str:
+    """Its docstring; what is indented is code, and wants an empty line on either side."""
+    lines: list[str] = []
+    for line in inspect.cleandoc((command.help or "").replace("\b", "")).splitlines():
+        is_code = line.startswith("  ")
+        if line and lines and lines[-1] and is_code != lines[-1].startswith("    "):
+            lines.append("")
+        lines.append(f"  {line}" if is_code else line)
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
 
 
 def _argument(argument: click.Argument) -> str:

@@ -202,7 +202,7 @@ def resolved(words: list[str]) -> click.Command:
     rest = iter(words)
     for word in rest:
         options = {spelling: p for p in command.params if isinstance(p, click.Option) for spelling in spellings(p)}
-        if word.startswith("-"):
+        if word.startswith("-") and word != "-":  # that stands for stdin
             assert word in options, f"{' '.join(path)} has no option {word}"
             if not options[word].is_flag:
                 next(rest)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from llamactl_py.cli import render
-from llamactl_py.cli.main import Connection
+from llamactl_py.cli import complete, say
+from llamactl_py.cli.main import Connection, json_option
+from llamactl_py.ground.importing import lazily
+
+if TYPE_CHECKING:
+    from llamactl_py.cli import render
+else:
+    render = lazily("llamactl_py.cli.render")
 
 
 @click.command(short_help="Show which servers are installed, and what they take.")
-@click.argument("kind", metavar="[TYPE]", required=False)
+@click.argument("kind", metavar="[TYPE]", required=False, shell_complete=complete.backends)
 @click.option("--refresh", is_flag=True, help="With TYPE: ask its program again.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
 @click.pass_obj
 def backends(connection: Connection, kind: str | None, refresh: bool, as_json: bool) -> None:
     """Show which servers are installed, in which version, where, and how to install those that are not.
@@ -24,8 +32,8 @@ def backends(connection: Connection, kind: str | None, refresh: bool, as_json: b
         if refresh:
             raise click.UsageError("--refresh needs a TYPE")
         found = client.backends()
-        render.as_json(found) if as_json else render.backends(found)
+        say.as_json(found) if as_json else render.backends(found)
         return
     with render.spinner(f"asking {kind} what it takes"):
         one = client.backend(kind, refresh=refresh)
-    render.as_json(one) if as_json else render.backend(one)
+    say.as_json(one) if as_json else render.backend(one)

@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.markup import escape
 
-from llamactl_py.cli import render
-from llamactl_py.cli.main import Connection
+from llamactl_py.cli import say
+from llamactl_py.cli.main import Connection, json_option
 from llamactl_py.cli.sources import reads_configuration, with_file
+from llamactl_py.ground.importing import lazily
 
 if TYPE_CHECKING:
+    from llamactl_py.cli import render
     from llamactl_py.config.load import Sources
+else:
+    render = lazily("llamactl_py.cli.render")
 
 FILE = click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
-JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 
 @click.group(short_help="Check, show, find and reload the configuration.")
@@ -28,7 +30,7 @@ def config() -> None:
 @config.command()
 @FILE
 @reads_configuration
-@JSON
+@json_option
 def check(connection: Connection, file: Path | None, sources: Sources, as_json: bool) -> None:
     """Check FILE, or the configuration that llamactl serve would read here, and tell every mistake at once.
 
@@ -54,21 +56,21 @@ def check(connection: Connection, file: Path | None, sources: Sources, as_json: 
     name = _text(sources.find())
     if as_json:
         told = [{"where": problem.where, "problem": problem.what} for problem in problems]
-        render.as_json({"ok": not problems, "file": name, "problems": told, "warnings": warnings})
+        say.as_json({"ok": not problems, "file": name, "problems": told, "warnings": warnings})
     else:
-        render.warnings(warnings)
+        say.warnings(warnings)
         for problem in problems:
-            render.err.print(f"[red]error:[/] {escape(str(problem))}")
+            click.echo(f"{say.coloured('error:', 'red', sys.stderr)} {say.safe(str(problem))}", err=True)
         if not problems:
-            what = escape(name) if name else "what is said without a configuration file"
-            render.out.print(f"{what} is good; it declares {count} instance{'' if count == 1 else 's'}")
+            what = name or "what is said without a configuration file"
+            say.out(f"{what} is good; it declares {count} instance{'' if count == 1 else 's'}")
     sys.exit(2 if problems else 0)
 
 
 @config.command()
 @FILE
 @reads_configuration
-@JSON
+@json_option
 def show(connection: Connection, file: Path | None, sources: Sources, as_json: bool) -> None:
     """Show every setting that llamactl serve would run with here, and who says it.
 
@@ -85,9 +87,9 @@ def show(connection: Connection, file: Path | None, sources: Sources, as_json: b
         settings = {one.name: {"value": one.value, "source": one.origin.source, "where": one.origin.where} for one in entries}
         instances = {one.name: {"where": one.where, "options": one.options.public()} for one in declared}
         files = {"file": _text(found.file), "dotenv": _text(found.dotenv)}
-        render.as_json({**files, "settings": settings, "declared_instances": instances, "warnings": list(found.warnings)})
+        say.as_json({**files, "settings": settings, "declared_instances": instances, "warnings": list(found.warnings)})
         return
-    render.warnings(found.warnings)
+    say.warnings(found.warnings)
     rows = [(one.name, render.plain(one.value), str(one.origin)) for one in entries]
     rows += [(f"declared_instances.{one.name}", one.options.backend_type, one.where) for one in declared]
     render.settings(rows)
@@ -95,7 +97,7 @@ def show(connection: Connection, file: Path | None, sources: Sources, as_json: b
 
 @config.command()
 @reads_configuration
-@JSON
+@json_option
 def path(connection: Connection, sources: Sources, as_json: bool) -> None:
     """Show where the configuration is looked for, and what is read."""
     from llamactl_py.config.paths import config_files
@@ -106,7 +108,7 @@ def path(connection: Connection, sources: Sources, as_json: bool) -> None:
     rows = [(str(place), "not there" if not place.exists() else "read" if place == found else "not read") for place in places]
     rows.append((str(dotenv), "read" if dotenv.exists() else "not there"))
     if as_json:
-        render.as_json(
+        say.as_json(
             {
                 "file": _text(found),
                 "dotenv": str(dotenv),
@@ -118,6 +120,7 @@ def path(connection: Connection, sources: Sources, as_json: bool) -> None:
 
 
 @config.command()
+@click.option("--json", is_flag=True, expose_value=False, help="It always is JSON.")
 def schema() -> None:
     """Print the JSON Schema of the configuration file, for editors.
 
@@ -127,11 +130,11 @@ def schema() -> None:
     """
     from llamactl_py.instances.schema import schema as document
 
-    render.as_json(document())
+    say.as_json(document())
 
 
 @config.command()
-@JSON
+@json_option
 @click.pass_obj
 def reload(connection: Connection, as_json: bool) -> None:
     """Have the daemon read its configuration again, and act on the difference.
@@ -141,16 +144,16 @@ def reload(connection: Connection, as_json: bool) -> None:
     with render.spinner("reading the configuration again"):
         done: dict[str, Any] = connection.client().reload_config()
     if as_json:
-        render.as_json(done)
+        say.as_json(done)
         return
-    render.warnings(done["warnings"])
+    say.warnings(done["warnings"])
     for what in ("applied", "added", "changed", "restarted", "removed"):
         for name in done[what]:
-            render.out.print(f"{what} {escape(name)}")
+            say.out(f"{what} {name}")
     for name in done["needs_restart"]:
-        render.out.print(f"[yellow]{escape(name)} has changed and waits for a restart of the daemon[/]")
+        click.echo(say.coloured(f"{name} has changed and waits for a restart of the daemon", "yellow"))
     if not any(done[what] for what in ("applied", "added", "changed", "removed", "needs_restart")):
-        render.out.print("nothing has changed")
+        say.out("nothing has changed")
 
 
 def _text(file: Path | None) -> str | None:

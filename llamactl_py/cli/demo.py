@@ -18,9 +18,8 @@ from pathlib import Path
 
 import click
 from msgspec import Struct
-from rich.markup import escape
 
-from llamactl_py.cli import render
+from llamactl_py.cli import render, say
 from llamactl_py.client import Client
 from llamactl_py.config import paths
 from llamactl_py.ground.errors import DaemonRefused
@@ -148,27 +147,27 @@ def _connect(daemon: subprocess.Popen[bytes], data: Path, log: Path) -> Client:
 
 def show(client: Client, command: list[str], once: bool) -> None:
     """The tour."""
-    say = render.out.print
-    say(f"\n[bold]1.[/] A daemon listens on [bold]{client.url}[/]. An instance is made by pasting its command line:\n")
-    say(f"   [cyan]llamactl create {NAME} -- {escape(shlex.join(command))}[/]\n")
+    tell = render.out.print
+    tell(f"\n[bold]1.[/] A daemon listens on [bold]{client.url}[/]. An instance is made by pasting its command line:\n")
+    tell(f"   [cyan]llamactl create {NAME} -- {render.escape(shlex.join(command))}[/]\n")
     parsed = client.parse_command(shlex.join(command))
-    render.warnings(parsed.pop("warnings", []))
+    say.warnings(parsed.pop("warnings", []))
     client.create(NAME, {**parsed, "idle_timeout": "10m"})
     render.instances(client.instances())
-    say("\n[bold]2.[/] It is stopped. A chat is sent to it all the same, and wakes it:\n")
-    say(f"   [dim]user>[/] {PROMPT}\n   [dim]{NAME}>[/] ", end="")
+    tell("\n[bold]2.[/] It is stopped. A chat is sent to it all the same, and wakes it:\n")
+    tell(f"   [dim]user>[/] {PROMPT}\n   [dim]{NAME}>[/] ", end="")
     waited = stream_answer(client)
-    say(f"\n\n   [dim](first word {waited:.2f} s after the request: the backend was started for it)[/]\n")
+    tell(f"\n\n   [dim](first word {waited:.2f} s after the request: the backend was started for it)[/]\n")
     render.instances(client.instances())
-    say("\n[bold]3.[/] Any OpenAI client can do the same, and so can curl:\n")
+    tell("\n[bold]3.[/] Any OpenAI client can do the same, and so can curl:\n")
     key = client.create_key("demo")["key"]
     body = {"model": NAME, "messages": [{"role": "user", "content": PROMPT}], "max_tokens": 20, "stream": True}
-    say(f"   curl -N {client.url}/v1/chat/completions \\", markup=False)
-    say(f"     -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\", markup=False)
-    say(f"     -d '{json.dumps(body)}'", markup=False)
-    say(f"\n   Web page: {client.url}/\n")
+    tell(f"   curl -N {client.url}/v1/chat/completions \\", markup=False)
+    tell(f"     -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\", markup=False)
+    tell(f"     -d '{json.dumps(body)}'", markup=False)
+    tell(f"\n   Web page: {client.url}/\n")
     if not once:
-        say("[bold]Ctrl-C[/] stops everything and removes it.")
+        tell("[bold]Ctrl-C[/] stops everything and removes it.")
         with suppress(KeyboardInterrupt):
             while True:
                 signal.pause()

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import click
-from rich.markup import escape
 
-from llamactl_py.cli import render
+from llamactl_py.cli import say
+from llamactl_py.cli.main import json_option
 
 MAX_BYTES = 16 << 20
 
@@ -17,13 +17,15 @@ MAX_BYTES = 16 << 20
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
 @click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write it there, not to stdout.")
 @click.option("--force", is_flag=True, help="Replace what is there.")
-def import_(file: Path, output: Path | None, force: bool) -> None:
+@json_option
+def import_(file: Path, output: Path | None, force: bool, as_json: bool) -> None:
     """Turn FILE (- reads stdin) into a configuration file that declares its models as instances.
 
     FILE is llama-swap's configuration, or llamactl's instances as JSON, as its GET /api/v1/instances answers them. llamactl's
     own configuration file needs no import: llamactl serve reads it.
 
-    What is other than it was is told on stderr, line by line, and at the head of the new file.
+    What is other than it was is told on stderr, line by line, and at the head of the new file. With --json stdout gets the
+    settings, the instances and these notes.
     """
     from llamactl_py.ground.errors import BadRequest
     from llamactl_py.importers import read
@@ -33,9 +35,9 @@ def import_(file: Path, output: Path | None, force: bool) -> None:
         made = read(data.decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError, BadRequest) as error:
         raise click.UsageError(f"{file}: {getattr(error, 'strerror', None) or error}") from None
-    if output is None:
+    if output is None and not as_json:
         click.echo(made.text(), nl=False)
-    else:
+    elif output is not None:
         try:
             with output.open("w" if force else "x", encoding="utf-8") as opened:
                 opened.write(made.text())
@@ -43,12 +45,14 @@ def import_(file: Path, output: Path | None, force: bool) -> None:
             raise click.UsageError(f"{output} exists; replace it with --force") from None
         except OSError as error:
             raise click.UsageError(f"{output} cannot be written: {error.strerror}") from None
+    if as_json:
+        notes = [{"line": note.line, "key": note.key, "what": note.what} for note in made.sorted_notes()]
+        say.as_json({"source": made.source, "settings": made.settings, "instances": made.instances, "notes": notes})
+        return
     for note in made.sorted_notes():
-        render.err.print(f"[yellow]note:[/] {escape(str(note))}")
+        click.echo(f"{say.coloured('note:', 'yellow', sys.stderr)} {say.safe(str(note))}", err=True)
     count = len(made.instances)
-    render.err.print(
-        f"{count} instance{'' if count == 1 else 's'} carried over" + (f" to {escape(str(output))}" if output else "")
-    )
+    say.err(f"{count} instance{'' if count == 1 else 's'} carried over" + (f" to {output}" if output else ""))
 
 
 def _read(file: Path) -> bytes:

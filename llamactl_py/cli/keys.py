@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from rich.markup import escape
 
-from llamactl_py.cli import render
-from llamactl_py.cli.main import Connection
+from llamactl_py.cli import complete, say
+from llamactl_py.cli.main import Connection, json_option
+from llamactl_py.ground.importing import lazily
+
+if TYPE_CHECKING:
+    from llamactl_py.cli import render
+else:
+    render = lazily("llamactl_py.cli.render")
 
 NEVER = "never"
 SHORT = {"ls": "list", "rm": "revoke"}
@@ -47,8 +52,7 @@ class WithShortNames(click.Group):
         return super().get_command(ctx, SHORT.get(cmd_name, cmd_name))
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
-id_argument = click.argument("id_", metavar="ID", type=int)
+id_argument = click.argument("id_", metavar="ID", type=int, shell_complete=complete.keys)
 
 
 def limits(command: Command) -> Command:
@@ -57,8 +61,22 @@ def limits(command: Command) -> Command:
         click.option(
             "--expires", callback=moment, metavar="WHEN", help=f"How long it is valid: 30d, 12h, 2027-01-31 or {NEVER}."
         ),
-        click.option("--instance", "instances", multiple=True, metavar="NAME", help="An instance it may use; may be repeated."),
-        click.option("--group", "groups", multiple=True, metavar="NAME", help="It may use whoever is in it; may be repeated."),
+        click.option(
+            "--instance",
+            "instances",
+            multiple=True,
+            metavar="NAME",
+            shell_complete=complete.instances,
+            help="An instance it may use; may be repeated.",
+        ),
+        click.option(
+            "--group",
+            "groups",
+            multiple=True,
+            metavar="NAME",
+            shell_complete=complete.groups,
+            help="It may use whoever is in it; may be repeated.",
+        ),
         click.option("--start/--no-start", "may_start", default=None, help="May its requests start an instance that is down?"),
         click.option("--evict/--no-evict", "may_evict", default=None, help="May that stop an idle one to have room?"),
     )
@@ -87,7 +105,7 @@ def list_keys(connection: Connection, as_json: bool) -> None:
     """List the keys, newest first."""
     found = connection.client().keys()
     if as_json:
-        render.as_json(found)
+        say.as_json(found)
     else:
         render.keys(found)
 
@@ -117,9 +135,9 @@ def create_key(connection: Connection, /, name: str, scope: str, as_json: bool, 
     """Make a key NAME and show it, this once. Without --instance and --group it is for all instances."""
     made = connection.client().create_key(name, **given(scope=scope, **fields))
     if as_json:
-        render.as_json(made)
+        say.as_json(made)
     else:
-        render.err.print(f"key {made['id']} ({escape(name)}), shown once:")
+        say.err(f"key {made['id']} ({name}), shown once:")
         click.echo(made["key"])
 
 
@@ -141,15 +159,19 @@ def edit_key(connection: Connection, /, id_: int, for_all: bool, as_json: bool, 
 
 @keys.command(name="revoke")
 @id_argument
+@json_option
 @click.pass_obj
-def revoke_key(connection: Connection, id_: int) -> None:
+def revoke_key(connection: Connection, id_: int, as_json: bool) -> None:
     """Revoke the key with number ID, at once."""
     connection.client().delete_key(id_)
-    render.out.print(f"key {id_} is revoked")
+    if as_json:
+        say.as_json({"id": id_, "http_status": 204})
+    else:
+        say.out(f"key {id_} is revoked")
 
 
 def shown(key: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        render.as_json(key)
+        say.as_json(key)
     else:
         render.key(key)

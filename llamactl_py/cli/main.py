@@ -17,23 +17,32 @@ from urllib.parse import urlsplit
 import click
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from llamactl_py.client import Client
 
 COMMANDS = {
     "serve": "llamactl_py.cli.serve:serve",
     "demo": "llamactl_py.cli.demo:demo",
     "version": "llamactl_py.cli.serve:version",
-    "ps": "llamactl_py.cli.instances:ps",
-    "create": "llamactl_py.cli.instances:create",
-    "start": "llamactl_py.cli.instances:start",
-    "stop": "llamactl_py.cli.instances:stop",
-    "restart": "llamactl_py.cli.instances:restart",
-    "rm": "llamactl_py.cli.instances:rm",
-    "logs": "llamactl_py.cli.instances:logs",
+    "ps": "llamactl_py.cli.ps:ps",
+    "top": "llamactl_py.cli.top:top",
+    "show": "llamactl_py.cli.show:show",
+    "create": "llamactl_py.cli.create:create",
+    "edit": "llamactl_py.cli.edit:edit",
+    "start": "llamactl_py.cli.several:start",
+    "stop": "llamactl_py.cli.several:stop",
+    "restart": "llamactl_py.cli.several:restart",
+    "rm": "llamactl_py.cli.several:rm",
+    "logs": "llamactl_py.cli.logs:logs",
+    "chat": "llamactl_py.cli.chat:chat",
+    "command": "llamactl_py.cli.show:command",
+    "parse": "llamactl_py.cli.parse:parse",
     "keys": "llamactl_py.cli.keys:keys",
     "backends": "llamactl_py.cli.backends:backends",
     "config": "llamactl_py.cli.config:config",
     "import": "llamactl_py.cli.importing:import_",
+    "completion": "llamactl_py.cli.completion:completion",
 }
 
 SUMMARIES = {
@@ -41,16 +50,23 @@ SUMMARIES = {
     "demo": "See it work: a tiny model, a real backend, a streamed answer.",
     "version": "Show the version of this command, and of the daemon if one answers.",
     "ps": "List the instances.",
+    "top": "Show what the instances take and do.",
+    "show": "Show all of one instance.",
     "create": "Create an instance from the command line of its server.",
+    "edit": "Change the options of an instance, in an editor or by name.",
     "start": "Start instances and wait until they are ready.",
     "stop": "Stop instances.",
     "restart": "Restart instances and wait until they are ready.",
     "rm": "Delete instances and their logs.",
-    "logs": "Show the log of an instance.",
+    "logs": "Show the logs of instances.",
+    "chat": "Talk to a model.",
+    "command": "Show the exact command that a start would run.",
+    "parse": "Show the options that a server's command line comes to.",
     "keys": "Make, list, edit and revoke keys.",
     "backends": "Show which servers are installed, and what they take.",
     "config": "Check, show, find and reload the configuration.",
     "import": "Turn a file of llama-swap or llamactl into one of ours.",
+    "completion": "Print what a shell needs to complete our words.",
 }
 """Here as well as in the commands' own help (a test compares), so that `llamactl --help` need not import them all."""
 
@@ -67,6 +83,12 @@ class LazyGroup(click.Group):
         module, _, attribute = COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        words = [CompletionItem(name, help=text) for name, text in SUMMARIES.items() if name.startswith(incomplete)]
+        return [*words, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -99,6 +121,9 @@ def cli(ctx: click.Context, url: str | None, key_file: Path | None, data_dir: Pa
     ctx.obj = Connection(url, key_file, data_dir)
 
 
+json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
+
+
 class Connection:
     """Where the daemon is and with which key: from flags, else from the environment, else from the data directory."""
 
@@ -107,8 +132,8 @@ class Connection:
         self.is_here = False
         """Does the daemon run on this machine, as far as its address tells? Known once there is a client."""
 
-    def client(self) -> Client:
-        """A client of it. Raises Unreachable when no address is known."""
+    def client(self, timeout: float = 300.0) -> Client:
+        """A client of it, which waits so many seconds for an answer. Raises Unreachable when no address is known."""
         from llamactl_py.client import Client, Unreachable
         from llamactl_py.config import paths
 
@@ -127,7 +152,7 @@ class Connection:
         if not key and self.is_here and (key := _read(data_dir / paths.MANAGEMENT_KEY)):
             place = str(data_dir / paths.MANAGEMENT_KEY)
         said = f"the key from {place} is none that this daemon knows" if key else "give one with --key-file or LLAMACTL_API_KEY"
-        return Client(url, key, key_source=said)
+        return Client(url, key, timeout, key_source=said)
 
 
 def _read(file: Path) -> str | None:
@@ -157,7 +182,7 @@ def main() -> None:
 
     _open_what_is_closed()
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(standalone_mode=False, complete_var="_LLAMACTL_COMPLETE")
     except click.ClickException as error:
         if isinstance(error, click.NoSuchOption) and error.ctx and _is_for_the_group(error):
             error = click.UsageError(
@@ -168,13 +193,19 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         code = 130
     except DaemonRefused as error:
-        click.echo(f"llamactl: {error}", err=True)
+        _complain(error)
         code = 2 if isinstance(error, BadConfiguration) else 1
     except Exception as error:
         code = _told(error)
         if code is None:
             raise
     sys.exit(code or 0)
+
+
+def _complain(error: Exception) -> None:
+    from llamactl_py.cli import say
+
+    say.complaint(str(error))
 
 
 def _is_for_the_group(error: click.NoSuchOption) -> bool:
@@ -197,5 +228,5 @@ def _told(error: Exception) -> int | None:
 
     if not isinstance(error, Refused | Unreachable):
         return None
-    click.echo(f"llamactl: {error}", err=True)
+    _complain(error)
     return 3 if isinstance(error, Unreachable) else 4

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-import click
-from rich.console import Console
-from rich.markup import escape
+from rich import markup
+from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.text import Text
+
+from llamactl_py.cli import say
 
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000)
 """Where nobody looks, nothing is folded to a width."""
@@ -22,26 +23,19 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 COLOURS = {"ready": "green", "starting": "yellow", "stopping": "yellow", "backoff": "red", "failed": "bold red", "stopped": "dim"}
 
-
 LESS_IMPORTANT = ("IN FLIGHT", "RESTARTS", "BACKEND", "SINCE")
 """Columns that a narrow terminal does without, first one first; the reason then has a line of its own."""
 
 
-def as_json(value: Any) -> None:
-    """For programs: indented, on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+def escape(text: str) -> str:
+    """*text* for our markup: what looks like markup is none, and what could steer the terminal is made visible."""
+    return markup.escape(say.safe(text))
 
 
 def state(instance: dict[str, Any]) -> str:
     """An instance's state in its colour."""
     word = instance["state"]
     return f"[{COLOURS.get(word, 'white')}]{word}[/]"
-
-
-def outcome(instance: dict[str, Any]) -> None:
-    """What became of it, and why if there is a reason."""
-    why = f": {escape(instance['reason'])}" if instance.get("reason") else ""
-    out.print(f"{escape(instance['name'])} is {state(instance)}{why}")
 
 
 def age(seconds: float) -> str:
@@ -52,11 +46,22 @@ def age(seconds: float) -> str:
     return f"{max(seconds, 0):.0f}s"
 
 
+def size(count: int) -> str:
+    """Bytes as '512 MiB' or '7.4 GiB'."""
+    return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):.0f} MiB"
+
+
 def instances(rows: Sequence[dict[str, Any]]) -> None:
     """The instance table."""
     if not rows:
         err.print("no instances yet; make one with: llamactl create NAME -- llama-server -m MODEL.gguf")
         return
+    for line in instance_lines(rows):
+        out.print(line, soft_wrap=isinstance(line, Text))
+
+
+def instance_lines(rows: Sequence[dict[str, Any]]) -> list[RenderableType]:
+    """The lines of that table: a header, then each instance, and its reason on lines of its own where there is no room."""
     columns = {
         "NAME": [escape(row["name"]) for row in rows],
         "STATE": [state(row) for row in rows],
@@ -71,20 +76,27 @@ def instances(rows: Sequence[dict[str, Any]]) -> None:
     why = columns["WHY"]
     if is_apart := _width(columns) > out.width:
         del columns["WHY"]
-    for name in LESS_IMPORTANT:
-        if _width(columns) > out.width:
-            del columns[name]
-    header, *lines = _lines(columns)
-    out.print(header)
+    header, *lines = fitting(columns, LESS_IMPORTANT)
+    found: list[RenderableType] = [header]
     for line, reason in zip(lines, why, strict=True):
-        out.print(line)
+        found.append(line)
         if is_apart and reason:
-            out.print(Padding(Text.from_markup(reason, overflow="fold"), (0, 0, 0, 2), expand=False), soft_wrap=False)
+            found.append(Padding(Text.from_markup(reason, overflow="fold"), (0, 0, 0, 2), expand=False))
+    return found
 
 
-def _lines(columns: Mapping[str, Sequence[str]]) -> list[Text]:
+def fitting(columns: Mapping[str, Sequence[str]], less_important: Sequence[str]) -> list[Text]:
+    """The lines of *columns*, without as many of those that matter less as the width asks for."""
+    left = dict(columns)
+    for name in less_important:
+        if _width(left) > out.width:
+            del left[name]
+    return lines_of(left)
+
+
+def lines_of(columns: Mapping[str, Sequence[str]]) -> list[Text]:
     """A header and the rows of *columns*, cells in markup; no blanks behind the last word of a line."""
-    lines = [Text() for _ in range(1 + max(map(len, columns.values())))]
+    lines = [Text() for _ in range(1 + max(map(len, columns.values()), default=0))]
     for name, cells in columns.items():
         texts = [Text(name, "bold"), *map(Text.from_markup, cells)]
         width = max(text.cell_len for text in texts)
@@ -96,7 +108,7 @@ def _lines(columns: Mapping[str, Sequence[str]]) -> list[Text]:
 
 
 def _width(columns: Mapping[str, Sequence[str]]) -> int:
-    return max(line.cell_len for line in _lines(columns))
+    return max(line.cell_len for line in lines_of(columns))
 
 
 def keys(rows: Sequence[dict[str, Any]]) -> None:
@@ -110,7 +122,7 @@ def keys(rows: Sequence[dict[str, Any]]) -> None:
         "LAST USED": [_ago(row["last_used_at"]) for row in rows],
         "CREATED": [_ago(row["created_at"]) for row in rows],
     }
-    for line in _lines(columns):
+    for line in lines_of(columns):
         out.print(line)
 
 
@@ -166,7 +178,7 @@ def backends(rows: Sequence[dict[str, Any]]) -> None:
     }
     if not any(columns["NOTE"]):
         del columns["NOTE"]
-    for line in _lines(columns):
+    for line in lines_of(columns):
         out.print(line)
     for row in rows:
         if not row["found"]:
@@ -208,20 +220,14 @@ def settings(rows: Sequence[tuple[str, str, str]]) -> None:
         "VALUE": [f"{on}{escape(value)}{off}" for (_, value, _), (on, off) in zip(rows, bold, strict=True)],
         "SAID BY": [escape(origin) if origin != "default" else "[dim]default[/]" for _, _, origin in rows],
     }
-    for line in _lines(columns):
+    for line in lines_of(columns):
         out.print(line)
 
 
 def places(rows: Sequence[tuple[str, str]]) -> None:
     """Files and what became of them."""
-    for line in _lines({"FILE": [escape(file) for file, _ in rows], "IS": [escape(what) for _, what in rows]}):
+    for line in lines_of({"FILE": [escape(file) for file, _ in rows], "IS": [escape(what) for _, what in rows]}):
         out.print(line)
-
-
-def warnings(found: Sequence[str]) -> None:
-    """What is odd, on stderr."""
-    for warning in found:
-        err.print(f"[yellow]warning:[/] {escape(warning)}")
 
 
 @contextmanager

@@ -95,9 +95,9 @@ def version(connection: Connection, as_json: bool) -> None:
     except (Unreachable, Refused):
         daemon = None
     if as_json:
-        from llamactl_py.cli import render
+        from llamactl_py.cli import say
 
-        render.as_json({"version": __version__, "python": platform.python_version(), "daemon": daemon})
+        say.as_json({"version": __version__, "python": platform.python_version(), "daemon": daemon})
         return
     click.echo(f"llamactl {__version__} (Python {platform.python_version()})")
     click.echo(f"daemon {daemon}" if daemon else "no daemon answers")

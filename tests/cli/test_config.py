@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tests.cli.test_cli import Said, surroundings
+from tests.support.commands import Said, surroundings
 from tests.support.daemons import daemon
 
 PROGRAM = (sys.executable, "-m", "llamactl_py")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_cli import Said, surroundings
 from tests.cli.test_config import PROGRAM, ROOT, run
+from tests.support.commands import Said, surroundings
 
 SWAP = "macros: {m: /m}\nmodels: {a: {cmd: 'llama-server -m ${m}/a.gguf --port ${PORT}', unlisted: true}}\n"
 
