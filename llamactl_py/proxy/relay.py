@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from llamactl_py.ground.errors import BackendFailed
 from llamactl_py.ground.waiting import first_of
@@ -33,8 +34,7 @@ def unheard(head: AnswerHead) -> Watch:
     return lambda piece: None
 
 
-@dataclass(slots=True)
-class Question:
+class Question(Struct):
     """A request as a backend is to get it. *path* is raw, with its query; *lines* are the headers that `heads.forwarded` left;
     *listener* is given where the client wants to go on in another protocol."""
 
@@ -49,8 +49,7 @@ class Question:
         return request_head(self.method, self.path, lines, target, sum(map(len, self.body)))
 
 
-@dataclass(slots=True)
-class Relayed:
+class Relayed(Struct):
     """What became of it: the client has had this *status* and *sent* bytes of a body; if *stays_open* it may ask again on its
     connection."""
 
