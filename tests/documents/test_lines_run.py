@@ -24,6 +24,8 @@ NOT_RUN = {
     "setup": "installs or builds programs: the test has them already",
     "root": "changes the machine",
     "two": "needs two machines",
+    "shells": "is for three different shells: tests/cli has completion work in each that is here",
+    "terminal": "needs a person: tests/cli types such lines, at a terminal of its own",
 }
 RUNNABLE = [page for page in PAGES if any(block.language in ("console", "sh") for block in blocks(page))]
 GETTING_STARTED = ROOT / "apidocs" / "getting-started.md"
@@ -68,6 +70,7 @@ PREPARED: dict[str, Callable[[Shell], None]] = {
     "README.md": a_model,
     "api.md": instances("qwen"),
     "backends.md": a_model,
+    "cli.md": a_model,
     "configuration.md": the_files,
     "keys.md": instances("qwen", "gemma"),
     "migrating.md": the_old_ones,
