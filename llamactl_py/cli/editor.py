@@ -126,7 +126,7 @@ def _options(text: str) -> dict[str, Any]:
 def _theirs(client: Client, name: str) -> tuple[str, str]:
     """What to say when somebody else was faster, and the revision that the next try is then about."""
     now = client.instance(name)
-    said = "somebody changed it meanwhile; saved again, this text replaces what it is now:\n"
+    said = "somebody changed it meanwhile; take these lines away and save, and your text replaces what it is now:\n"
     return said + say.yaml(now["options"]), now["revision"]
 
 

@@ -181,6 +181,13 @@ def test_what_somebody_else_changed_meanwhile_is_shown_before_it_is_replaced(ser
     assert options(served)["group"] == "mine2"
 
 
+def test_what_somebody_else_changed_is_not_replaced_by_who_only_closes_the_editor(served: Daemon, edit: Edit) -> None:
+    said = edit('[ $COUNT = 1 ] && echo "group: mine" >> "$1" && llamactl edit a --set group=theirs; exit 0')
+    assert said.code == 1
+    assert kept(said).read_text().endswith("group: mine\n")
+    assert options(served)["group"] == "theirs"
+
+
 def test_an_editor_that_fails_loses_nothing(edit: Edit, llamactl: Llamactl) -> None:
     said = edit('echo "group: g" >> "$1"; exit 3')
     assert said.code == 1

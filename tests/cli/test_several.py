@@ -70,7 +70,7 @@ def test_an_empty_group_is_a_mistake_and_all_of_nothing_is_none(llamactl: Llamac
 def test_stop_no_wait_leaves_while_it_stops_and_it_stops_all_the_same(
     served: Daemon, llamactl: Llamactl, made: Callable[..., None]
 ) -> None:
-    made("a", stubd="term-delay=2")
+    made("a", stubd="term-delay=4")
     llamactl("start", "a")
     assert llamactl("stop", "--no-wait", "a").out == "a is stopping\n"
     assert served.until("a", "stopped")["last_exit"]["code"] == 0

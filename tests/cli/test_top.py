@@ -21,6 +21,7 @@ def two(llamactl: Llamactl) -> None:
 
 
 def test_top_tells_once_where_a_program_reads(served: Daemon, llamactl: Llamactl, two: None) -> None:
+    served.client.patch("a", {"environment": {"STUBD": "tok-rate=50"}})  # an answer that comes at once has no speed
     list(served.client.chat("a", [{"role": "user", "content": "Count."}], stream_options={"include_usage": True}))
     sums, header, first, second = llamactl("top").out.splitlines()
     assert re.fullmatch(r"2 instances, 1 up, \d+ MiB, 0 requests in flight; in all \d+ requests, \d+ tokens", sums)
