@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from llamactl_py.cli import say
 from llamactl_py.cli.progress import Background, Progress, progress
@@ -20,8 +21,7 @@ FEW = 5
 Rows = dict[str, dict[str, Any]]
 
 
-@dataclass
-class Done:
+class Done(Struct):
     """What became of some instances: as they are now, why some were refused, and for which nobody waited any longer."""
 
     action: str

@@ -123,7 +123,7 @@ async def test_a_bad_query_is_422_and_names_its_field(h: House, query: str) -> N
 
 
 async def test_a_request_that_is_not_there_is_404(h: House) -> None:
-    run = answer(h).run
+    run = answer(h).ledger.run
     for id_ in (f"{run}-0", f"{run}-2", f"{run}x-1", "x", "1", "%00", "%2e%2e", "a" * 500):
         status, body = await h.ask("GET", f"{REQUESTS}/{id_}")
         assert (status, body["error"]) == (404, "not_found"), id_
