@@ -26,6 +26,7 @@ from llamactl_py.api import (
 from llamactl_py.api.access_log import AccessLog
 from llamactl_py.api.middleware import ROUTE_OF, check_key, refuse_strangers, tell_problems
 from llamactl_py.api.route import SERVICES, Route
+from llamactl_py.api.views import DescriptionView
 from llamactl_py.auth.policy import Access
 from llamactl_py.services import Services
 
@@ -50,7 +51,7 @@ API: tuple[Route, ...] = (
     *accounting.ROUTES,
     *config.ROUTES,
     *system.ROUTES,
-    Route("GET", "/api/v1/openapi.json", get_openapi, Access.READ, "system"),
+    Route("GET", "/api/v1/openapi.json", get_openapi, Access.READ, "system", returns=DescriptionView),
     *openai.ROUTES,
 )
 """Every operation. Handlers, OpenAPI, auth needs and tests derive from this table."""

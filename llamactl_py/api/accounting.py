@@ -22,6 +22,8 @@ from llamactl_py.instances.state import State
 from llamactl_py.services import Services
 
 MOST_REQUESTS = 1000
+REQUEST_ID_SCHEMA = {"type": "string", "pattern": "^[0-9a-z]{1,16}-[0-9a-f]{1,16}$"}
+"""What the ids of requests look like."""
 
 
 class RequestView(BaseModel, defer_build=True):  # built when first used, as the next: no start of a daemon needs them
@@ -207,14 +209,20 @@ def _before(services: Services, request: web.Request) -> int | None:
 _BASE = "/api/v1/requests"
 
 ROUTES = (
-    Route("GET", "/metrics", get_metrics, Access.READ, "accounting", returns=str),
+    Route(
+        "GET", "/metrics", get_metrics, Access.READ, "accounting", returns=str,
+        text_types=("text/plain", "application/openmetrics-text"),
+    ),
     Route(
         "GET", _BASE, list_requests, Access.READ, "accounting", returns=list[RequestView], raises=(errors.Invalid,),
         query=(
             Query("instance", "Only those for the instance of that name."),
             Query("key", "Only those with a key of that name."),
-            Query("limit", f"How many at most, up to {MOST_REQUESTS}.", {"type": "integer", "default": 100}),
-            Query("before", "Only those that came before the request with this id: the last one of the page before."),
+            Query("limit", "How many at most.", {"type": "integer", "minimum": 1, "maximum": MOST_REQUESTS, "default": 100}),
+            Query(
+                "before", "Only those that came before the request with this id: the last one of the page before.",
+                REQUEST_ID_SCHEMA,
+            ),
         ),
     ),
     Route("GET", f"{_BASE}/{{id}}", get_request, Access.READ, "accounting", returns=RequestView, raises=(errors.NotFound,)),

@@ -24,7 +24,14 @@ from llamactl_py.services import Services
 Action = Callable[[Services, Instance], Awaitable[None]]
 
 
-class Several(Frozen, defer_build=True):
+_EXACTLY_ONE = [
+    {"required": ["names"], "properties": {"names": {"type": "array"}}},
+    {"required": ["group"], "properties": {"group": {"type": "string"}}},
+    {"required": ["all"], "properties": {"all": {"const": True}}},
+]
+
+
+class Several(Frozen, defer_build=True, json_schema_extra={"oneOf": [*_EXACTLY_ONE]}):
     """Which instances: exactly one of the three."""
 
     names: tuple[Annotated[str, StringConstraints(max_length=300)], ...] | None = Field(

@@ -7,25 +7,28 @@ from typing import Annotated, Any
 from aiohttp import web
 from pydantic import BaseModel, Field, StringConstraints
 
+from llamactl_py.api.programs import kind_of
 from llamactl_py.api.route import Route, read_model
 from llamactl_py.auth.policy import Access
-from llamactl_py.backends import BACKENDS, Parsed, parse_command
+from llamactl_py.backends import BACKEND_NAMES, Parsed, parse_command
 from llamactl_py.ground import errors
 from llamactl_py.ground.validation import Frozen
 from llamactl_py.instances.options import parse_options
 from llamactl_py.services import Services
 
-Line = Annotated[str, StringConstraints(max_length=65_536)]
+Line = Annotated[str, StringConstraints(max_length=65_536), Field(json_schema_extra={"minLength": 1})]
 
 
 class CommandLine(Frozen):
     """A command line, as one would type it into a shell."""
 
-    command: Line | tuple[str, ...] = Field(
+    command: Line | Annotated[tuple[str, ...], Field(json_schema_extra={"minItems": 1})] = Field(
         description="The whole line, which may span lines and have quotes, escapes and comments; or its words, already split."
     )
     backend_type: str | None = Field(
-        default=None, description="Kind of server, where the line names no program that is known; custom takes any command."
+        default=None,
+        description="Kind of server, where the line names no program that is known; custom takes any command.",
+        json_schema_extra={"enum": [*BACKEND_NAMES, None]},
     )
 
 
@@ -59,7 +62,7 @@ async def parse_for(services: Services, request: web.Request) -> ParsedCommand:
 
     The executable may be left out.
     """
-    return await _parse(services, request, request.match_info["backend"])
+    return await _parse(services, request, kind_of(request).type)
 
 
 async def _parse(services: Services, request: web.Request, kind: str | None) -> ParsedCommand:
@@ -99,7 +102,6 @@ def _remarks(services: Services, parsed: Parsed) -> tuple[str, ...]:
 
 _EXAMPLE = {"command": "llama-server -m /models/qwen3-8b-q4_k_m.gguf -c 8192 -ngl 99"}
 _RAISES = (errors.BadCommand, errors.BadRequest, errors.Invalid, errors.TooLarge)
-_SLUGS = "|".join(backend.slug for backend in BACKENDS.values())
 
 ROUTES = (
     Route(
@@ -107,7 +109,7 @@ ROUTES = (
         CommandLine, ParsedCommand, raises=_RAISES, example=_EXAMPLE,
     ),
     Route(
-        "POST", f"/api/v1/backends/{{backend:{_SLUGS}}}/parse-command", parse_for, Access.MANAGEMENT, "backends",
-        CommandLine, ParsedCommand, raises=_RAISES, example=_EXAMPLE,
+        "POST", "/api/v1/backends/{backend}/parse-command", parse_for, Access.MANAGEMENT, "backends",
+        CommandLine, ParsedCommand, raises=(*_RAISES, errors.NotFound), example=_EXAMPLE,
     ),
 )  # fmt: skip

@@ -13,10 +13,10 @@ from llamactl_py.api.route import Route, read_json
 from llamactl_py.auth.policy import Access
 from llamactl_py.ground import errors
 from llamactl_py.ground.errors import Invalid, InvalidName, Problem
-from llamactl_py.ground.merge_patch import MEDIA_TYPE, merged
-from llamactl_py.ground.names import instance_name
+from llamactl_py.ground.merge_patch import MEDIA_TYPE
+from llamactl_py.ground.names import NAME_SCHEMA, instance_name
 from llamactl_py.ground.validation import Frozen, parse
-from llamactl_py.instances.options import InstanceOptions, parse_options
+from llamactl_py.instances.options import InstanceOptions, parse_options, patched
 from llamactl_py.instances.ports import LOOPBACK
 from llamactl_py.instances.preview import Preview, preview
 from llamactl_py.instances.target import is_socket_path
@@ -52,7 +52,11 @@ class CommandView(BaseModel, defer_build=True):
 class Draft(Frozen, defer_build=True):
     """An instance that does not exist."""
 
-    name: str = Field(default="unsaved", description="The name that it would have; many servers are told it as their model's.")
+    name: str = Field(
+        default="unsaved",
+        description="The name that it would have; many servers are told it as their model's.",
+        json_schema_extra={**NAME_SCHEMA},
+    )
     options: dict[str, Any] = Field(description="Its options, as for creating it.")
 
 
@@ -74,7 +78,7 @@ async def try_change(services: Services, request: web.Request) -> CommandView:
     """
     instance = named(services, request)
     raw = await read_json(request)
-    wanted = merged(instance.options.whole(), raw) if request.content_type == MEDIA_TYPE else raw
+    wanted = patched(instance.options, raw) if request.content_type == MEDIA_TYPE else raw
     options, warnings = parse_options(wanted, services.settings.instances, instance.options)
     workshop = services.fleet.workshop
     return _view(preview(workshop, instance.name, options), workshop.remarks(options, warnings))

@@ -14,7 +14,7 @@ from llamactl_py.auth.policy import Access
 from llamactl_py.events.bus import Subscription
 from llamactl_py.ground import errors
 from llamactl_py.ground.errors import Invalid, Problem
-from llamactl_py.ground.names import instance_name
+from llamactl_py.ground.names import NAME_SCHEMA, instance_name
 from llamactl_py.instances.instance import Instance
 from llamactl_py.services import Services
 
@@ -81,11 +81,15 @@ def _followed(services: Services, request: web.Request) -> list[Instance]:
 
 ROUTES = (
     Route(
-        "GET", "/api/v1/events", get_events, Access.READ, "events", returns=str, text_type=EVENT_STREAM,
+        "GET", "/api/v1/events", get_events, Access.READ, "events", returns=str, text_types=(EVENT_STREAM,),
+        tells=("Cache-Control", "X-Accel-Buffering"),
         raises=(errors.Invalid, errors.InvalidName, errors.NotFound, errors.TooManyWatchers),
         headers=(Query("Last-Event-ID", "The id of the last event that you saw: you are told what happened since."),),
         query=(
-            Query("logs", f"Names of up to {MAX_LOGS} instances, commas between, whose new log lines you want."),
+            Query(
+                "logs", f"Names of up to {MAX_LOGS} instances, commas between, whose new log lines you want.",
+                {"type": "array", "items": {"type": "string", **NAME_SCHEMA}, "minItems": 1, "maxItems": MAX_LOGS}, repeats=True,
+            ),
             Query("requests", "Tell what is asked of instances too.", {"type": "boolean", "default": False}),
             Query("limit", "End after so many events.", {"type": "integer", "minimum": 1, "maximum": MAX_EVENTS}),
         ),

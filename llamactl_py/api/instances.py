@@ -44,9 +44,9 @@ async def list_instances(services: Services, request: web.Request) -> web.Respon
 
 async def get_instance(services: Services, request: web.Request) -> InstanceView:
     """Show one instance."""
-    instance = named(services, request)
+    instance, with_usage = named(services, request), flag(request, "stats")
     refuse_unmet(request, instance)
-    return await show_with_usage(instance) if flag(request, "stats") else show(instance)
+    return await show_with_usage(instance) if with_usage else show(instance)
 
 
 async def get_stats(services: Services, request: web.Request) -> StatsView:
@@ -169,6 +169,7 @@ _FINDS = (errors.InvalidName, errors.NotFound)
 ROUTES = (
     Route(
         "GET", _BASE, list_instances, Access.READ, "instances", returns=list[InstanceView], raises=(errors.Invalid,),
+        tells=("X-Total-Count",),
         query=(*PARAMETERS, STATS),
     ),
     Route(
@@ -178,7 +179,7 @@ ROUTES = (
     Route("GET", f"{_ONE}/stats", get_stats, Access.READ, "instances", returns=StatsView, raises=_FINDS),
     Route(
         "POST", _ONE, create_instance, Access.MANAGEMENT, "instances", InstanceOptions, InstanceView, 201,
-        raises=(*_CHANGES, errors.LimitReached), example=EXAMPLE,
+        raises=(*_CHANGES, errors.LimitReached), example=EXAMPLE, location=_ONE,
     ),
     Route(
         "PUT", _ONE, replace_instance, Access.MANAGEMENT, "instances", InstanceOptions, InstanceView,
@@ -188,7 +189,7 @@ ROUTES = (
         "PATCH", _ONE, patch_instance, Access.MANAGEMENT, "instances", returns=InstanceView,
         raises=(*_CHANGES, errors.Declared, errors.NotFound, errors.Changed, errors.WrongType), headers=(IF_MATCH,),
         example={"idle_timeout": "1h", "backend_options": {"ctx_size": 16384, "threads": None}},
-        body_types=(MEDIA_TYPE, "application/json"),
+        body_types=(MEDIA_TYPE, "application/json"), patches=True,
     ),
     Route(
         "DELETE", _ONE, delete_instance, Access.MANAGEMENT, "instances", status=204,

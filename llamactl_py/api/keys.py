@@ -125,7 +125,7 @@ ROUTES = (
     Route("GET", _BASE, list_keys, Access.READ, "keys", returns=list[KeyView]),
     Route(
         "POST", _BASE, create_key, Access.MANAGEMENT, "keys", NewKey, NewKeyView, 201, raises=_CHANGES,
-        example={"name": "notebook", "instances": ["my-model"], "may_evict": False},
+        location=_ONE, example={"name": "notebook", "instances": ["qwen"], "may_evict": False},
     ),
     Route("GET", _ONE, get_key, Access.READ, "keys", returns=KeyView, raises=(errors.NotFound,)),
     Route(

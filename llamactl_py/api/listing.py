@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from llamactl_py.api.route import Query, whole_number
-from llamactl_py.backends import backend
+from llamactl_py.backends import BACKEND_NAMES, backend
 from llamactl_py.ground.errors import Invalid, Problem, nearest
 from llamactl_py.instances.instance import Instance
 from llamactl_py.instances.state import State, status_word
@@ -33,16 +33,17 @@ _WORDS = sorted({word for state in State for word in (state.value, status_word(s
 
 PARAMETERS = (
     Query(
-        "status", f"Only those with one of these words, commas between: {', '.join(_WORDS)} (llamactl's words and exact states)."
+        "status", f"Only those with one of these words, commas between: {', '.join(_WORDS)} (llamactl's words and exact states).",
+        {"type": "array", "items": {"type": "string", "enum": _WORDS}, "minItems": 1}, repeats=True,
     ),
     Query("group", "Only those of this group; empty: only those of none."),
-    Query("backend_type", "Only those of this kind of server."),
+    Query("backend_type", "Only those of this kind of server.", {"type": "string", "enum": [*BACKEND_NAMES]}),
     Query("search", "Only those with this text, in any case, in their name, an alias, the group or the model."),
     Query("sort", f"By what: {', '.join(KEYS)}.", {"type": "string", "enum": list(KEYS), "default": "created"}),
     Query("order", "In which direction.", {"type": "string", "enum": ["asc", "desc"], "default": "asc"}),
     Query("limit", "At most so many; without it, all.", {"type": "integer", "minimum": 1, "maximum": LARGEST}),
     Query("offset", "Leave out so many at the beginning.", {"type": "integer", "minimum": 0, "maximum": LARGEST, "default": 0}),
-)
+)  # fmt: skip
 
 
 def chosen(request: web.Request, instances: Iterable[Instance]) -> tuple[list[Instance], int]:

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from llamactl_py.api.instances import named
 from llamactl_py.api.route import Query, Route, flag, whole_number
-from llamactl_py.api.sse import HEADERS, HEARTBEAT, EventStream, wants_events, watching
+from llamactl_py.api.sse import EVENT_STREAM, HEADERS, HEARTBEAT, EventStream, wants_events, watching
 from llamactl_py.auth.policy import Access
 from llamactl_py.ground import errors
 from llamactl_py.ground.errors import Invalid, Problem
@@ -133,12 +133,16 @@ def _is_newest_run(request: web.Request) -> bool:
     return since == "start"
 
 
+_LINES = {"type": "integer", "minimum": -MAX_LOG_LINES, "maximum": MAX_LOG_LINES, "default": 0}
+
 ROUTES = (
     Route(
         "GET", "/api/v1/instances/{name}/logs", get_logs, Access.READ, "instances", returns=str,
+        text_types=("text/plain", EVENT_STREAM),
+        may_tell=("Cache-Control", "X-Accel-Buffering", "Content-Disposition"),
         raises=(errors.InvalidName, errors.NotFound, errors.Invalid, errors.TooManyWatchers),
         query=(
-            Query("lines", "How many lines from the end; 0 or less means all, up to 16 MiB.", {"type": "integer", "default": 0}),
+            Query("lines", "How many lines from the end; 0 or less means all, up to 16 MiB.", _LINES),
             Query("since", "`start`: only what was written since its last start.", {"type": "string", "enum": ["start"]}),
             Query("follow", "Go on with what is written from now on.", {"type": "boolean", "default": False}),
             Query("stream", "Only `all`: both streams are one log.", {"type": "string", "enum": ["all"], "default": "all"}),

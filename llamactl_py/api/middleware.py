@@ -13,7 +13,8 @@ from llamactl_py.api.body import give_back
 from llamactl_py.api.route import CALLER, SERVICES, Route
 from llamactl_py.auth.hosts import names_us
 from llamactl_py.auth.policy import Access, admit
-from llamactl_py.ground.errors import BadRequest, Forbidden, LlamactlError
+from llamactl_py.ground.errors import BadRequest, Forbidden, Invalid, LlamactlError, Problem, nearest
+from llamactl_py.ground.validation import MOST_PROBLEMS
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def _explain(request: web.Request, error: web.HTTPException) -> str:
 async def refuse_strangers(request: web.Request, handler: Next) -> web.StreamResponse:
     """Loopback is no border: any web page can make a browser send requests here. So the Host header must name us (against
     DNS rebinding), and what a page of another site sends is refused, unless it only reads (`only_reads`)."""
-    if request.method in ("TRACE", "CONNECT") or not request.raw_path.startswith("/"):
+    if request.method == "CONNECT" or not request.raw_path.startswith("/"):
         raise BadRequest("this form of request is not supported; send METHOD /path")
     if not is_framed_plainly(request):
         answer = problems.response(BadRequest("the framing of the request is not supported; send plain HTTP/1.1"), request.path)
@@ -105,7 +106,9 @@ async def check_key(request: web.Request, handler: Next) -> web.StreamResponse:
     services = request.app[SERVICES]
     access = route.access if route else Access.READ if request.path.startswith("/api/") else Access.PUBLIC
     caller = services.keys.caller(key) if (key := sent_key(request)) else None
-    admit(access, caller, services.requirements)
+    admit(access, caller, services.requirements, lambda: services.keys.why_unknown(key))
+    if request.query_string and route is not None and route.knows_its_query:
+        refuse_unknown(request, route)
     if caller is None:
         return await handler(request)
     request[CALLER] = caller
@@ -120,6 +123,20 @@ def has_key_in_query(request: web.Request) -> bool:
     return any(
         name.lower().replace("-", "_") in _NAMES_OF_KEYS or _OUR_KEY.search(value) for name, value in request.query.items()
     )
+
+
+def refuse_unknown(request: web.Request, route: Route) -> None:
+    """A parameter that is not known would be left out in silence, as would the second of two. Raises Invalid."""
+    known = {query.name: query for query in route.query}
+    problems = []
+    for name in dict.fromkeys(request.query):
+        if name not in known:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            problems.append(Problem(name[:60], f"is no query parameter of this route{nearest(name[:60], known)}; {takes}"))
+        elif not known[name].repeats and len(request.query.getall(name)) > 1:
+            problems.append(Problem(name, "is given more than once; give it once"))
+    if problems:
+        raise Invalid(problems[:MOST_PROBLEMS])
 
 
 def sent_key(request: web.Request) -> str:

@@ -84,7 +84,7 @@ def told(error: LlamactlError, path: str) -> Told:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, errors.Changed) and error.revision:
         headers["ETag"] = f'"{error.revision}"'
-    body = _openai(status, code, str(error)) if _speaks_openai(path) or status == 401 else _management(code, error)
+    body = _openai(status, code, str(error)) if speaks_openai(path) or status == 401 else _management(code, error)
     return status, headers, msgspec.json.encode(body)
 
 
@@ -95,7 +95,7 @@ def plain(status: int, code: str, message: str, path: str) -> web.Response:
 
 def told_plain(status: int, code: str, message: str, path: str) -> Told:
     """What `plain` says."""
-    body = _openai(status, code, message) if _speaks_openai(path) else {"error": code, "details": message}
+    body = _openai(status, code, message) if speaks_openai(path) else {"error": code, "details": message}
     return status, {}, msgspec.json.encode(body)
 
 
@@ -105,7 +105,8 @@ def _as_response(status: int, headers: dict[str, str], body: bytes) -> web.Respo
     return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 
 
-def _speaks_openai(path: str) -> bool:
+def speaks_openai(path: str) -> bool:
+    """Are errors of *path* told in OpenAI's form?"""
     return path == "/v1" or path.startswith("/v1/")
 
 

@@ -79,7 +79,7 @@ async def get_backend(services: Services, request: web.Request) -> BackendDetail
     Whether it is found, its version, and how what it takes differs from what is described. The first time this waits for the
     program to tell (vLLM takes 15 seconds or more); `refresh` asks it again.
     """
-    workshop, kind = services.fleet.workshop, _kind(request)
+    workshop, kind = services.fleet.workshop, kind_of(request)
     refresh = flag(request, "refresh")
     note = ""
     if (program := _find(workshop, kind)) and workshop.programs and kind.help_arguments:
@@ -109,18 +109,18 @@ async def get_options(services: Services, request: web.Request) -> OptionsSchema
     """
     from llamactl_py.backends.schema import schema
 
-    kind = _kind(request)
+    kind = kind_of(request)
     return OptionsSchema(**schema(kind.title, kind.catalogue, services.fleet.workshop.installed(kind)))
 
 
 async def get_backend_help(services: Services, request: web.Request) -> str:
     """Show the help of the installed server, in its own words."""
-    return await _told(services, _kind(request), "help", flag(request, "refresh"))
+    return await _told(services, kind_of(request), "help", flag(request, "refresh"))
 
 
 async def get_backend_version(services: Services, request: web.Request) -> str:
     """Show the version of the installed server, in its own words."""
-    return await _told(services, _kind(request), "version", flag(request, "refresh"))
+    return await _told(services, kind_of(request), "version", flag(request, "refresh"))
 
 
 async def get_backend_devices(services: Services, request: web.Request) -> str:
@@ -128,7 +128,7 @@ async def get_backend_devices(services: Services, request: web.Request) -> str:
 
     In its own words; of llama.cpp only, as no other server tells.
     """
-    return await _told(services, _kind(request), "devices", False)
+    return await _told(services, kind_of(request), "devices", False)
 
 
 async def get_server_help(services: Services, request: web.Request) -> str:
@@ -211,7 +211,7 @@ def _searched(workshop: Workshop, kind: Backend, words: Sequence[str]) -> list[s
     return list(dict.fromkeys((*folders, str(Path(sys.executable).parent))))
 
 
-def _kind(request: web.Request) -> Backend:
+def kind_of(request: web.Request) -> Backend:
     """The backend of the path, by type or slug; llama.cpp where the path names none. Raises NotFound."""
     try:
         return backend(request.match_info.get("backend", "llama_cpp"))

@@ -34,6 +34,8 @@ class Query(Struct, frozen=True):
     name: str
     description: str
     schema: dict[str, Any] = field(default_factory=lambda: {"type": "string"})
+    repeats: bool = False
+    """May it be given several times? All of them count, as if there were commas between."""
 
 
 class Route(Struct, frozen=True):
@@ -54,13 +56,21 @@ class Route(Struct, frozen=True):
     query: tuple[Query, ...] = ()
     raises: tuple[type[LlamactlError], ...] = ()
     example: dict[str, Any] | None = None
-    text_type: str = "text/plain"
-    """Media type where *returns* is `str`."""
+    text_types: tuple[str, ...] = ("text/plain",)
+    """Media types of the answer where *returns* is `str`."""
     also: tuple[int, ...] = ()
     """Statuses without a body that it may answer, beside *status* and those of errors."""
     headers: tuple[Query, ...] = ()
     """Request headers that the operation knows, beside those of HTTP itself."""
     body_types: tuple[str, ...] = ("application/json",)
+    patches: bool = False
+    """Its body is a merge patch of the options of an instance."""
+    location: str = ""
+    """Path of what it makes, with fields of *returns* in braces: told as `Location`."""
+    tells: tuple[str, ...] = ()
+    """Headers of its answer that mean something here; those of `Tagged` are told anyway."""
+    may_tell: tuple[str, ...] = ()
+    """Such headers that only some of its answers have."""
 
     @property
     def aiohttp_path(self) -> str:
@@ -78,6 +88,12 @@ class Route(Struct, frozen=True):
         """The path in OpenAPI's form: parameters by name only."""
         return re.sub(r"\{(\w+):[^}]*\}", r"{\1}", self.path)
 
+    @property
+    def knows_its_query(self) -> bool:
+        """Is *query* everything that may stand in the query string? Not where a backend reads it, nor where clients of others
+        put into it what they are used to: OpenAI's, Prometheus, what asks for our health."""
+        return self.path.startswith("/api/") and "{path}" not in self.path
+
     async def handle(self, request: web.Request) -> web.StreamResponse:
         result = await self.call(request.app[SERVICES], request)
         if isinstance(result, web.StreamResponse):
@@ -90,6 +106,8 @@ class Route(Struct, frozen=True):
         if isinstance(result, Tagged):
             answer.headers["ETag"] = f'"{result.revision}"'
             answer.headers["Cache-Control"] = "no-store"  # the tag says nothing about state, pid and the like
+        if self.location:
+            answer.headers["Location"] = self.location.format_map(vars(result))
         return answer
 
 

@@ -22,6 +22,10 @@ PAGE_HEADERS = {
     "Cache-Control": "no-cache",
 }
 """For our own page: nothing inline, nothing from elsewhere, in nobody's frame."""
+VIEWER_HEADERS = PAGE_HEADERS | {
+    "Content-Security-Policy": f"{PAGE_HEADERS['Content-Security-Policy']}; img-src 'self' data:; object-src 'none'"
+}
+"""The viewer's style sheet has its icons in it."""
 
 
 class Health(BaseModel):
@@ -88,6 +92,11 @@ async def get_page(services: Services, request: web.Request) -> web.StreamRespon
     return web.FileResponse(services.webui / "index.html", headers=PAGE_HEADERS)
 
 
+async def get_viewer(services: Services, request: web.Request) -> web.StreamResponse:
+    """Show the page that shows the description of the API."""
+    return web.FileResponse(services.webui / "docs" / "index.html", headers=VIEWER_HEADERS)
+
+
 async def get_asset(services: Services, request: web.Request) -> web.StreamResponse:
     """Give a file that the web page uses."""
     folder = services.webui.resolve()
@@ -111,6 +120,7 @@ ROUTES = (
 
 PAGES = (
     Route("GET", "/", get_page, Access.PUBLIC, "pages"),
-    Route("GET", "/ui/{file}", get_asset, Access.PUBLIC, "pages"),
+    Route("GET", "/docs", get_viewer, Access.PUBLIC, "pages"),
+    Route("GET", "/ui/{file:.+}", get_asset, Access.PUBLIC, "pages"),
 )
 """What browsers load; not part of the API."""

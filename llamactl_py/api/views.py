@@ -23,7 +23,7 @@ class ExitView(BaseModel):
     last_lines: list[str] = Field(description="The last lines that it wrote.")
 
 
-class UsageView(BaseModel, defer_build=True):
+class FootprintView(BaseModel, defer_build=True):
     """What all processes of an instance take of the machine; measured when asked for, at most once a second."""
 
     processes: int
@@ -63,7 +63,15 @@ class InstanceView(Tagged):
         default=None,
         description="What is odd about the options just sent, and what of the stored ones the installed server refuses.",
     )
-    usage: UsageView | None = Field(default=None, description="With `stats`, while it has a process.")
+    usage: FootprintView | None = Field(default=None, description="With `stats`, while it has a process.")
+
+
+class DescriptionView(BaseModel, defer_build=True, extra="allow"):
+    """An OpenAPI document (https://spec.openapis.org/oas/v3.1.1)."""
+
+    openapi: str = Field(description="The version of OpenAPI.")
+    info: dict[str, Any]
+    paths: dict[str, Any]
 
 
 class StatsView(BaseModel, defer_build=True):
@@ -83,7 +91,7 @@ class StatsView(BaseModel, defer_build=True):
     idle_seconds: float | None = None
     last_used: int | None = None
     last_exit: ExitView | None = None
-    usage: UsageView | None = None
+    usage: FootprintView | None = None
 
 
 async def show_with_usage(instance: Instance) -> InstanceView:
@@ -92,7 +100,7 @@ async def show_with_usage(instance: Instance) -> InstanceView:
     view = show(instance)
     if found and view.pid:
         percent = None if found.cpu_percent is None else round(found.cpu_percent, 1)
-        view.usage = UsageView(
+        view.usage = FootprintView(
             processes=found.processes, memory_bytes=found.memory, cpu_seconds=round(found.cpu_seconds, 2), cpu_percent=percent
         )
     return view

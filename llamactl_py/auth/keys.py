@@ -10,6 +10,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -117,6 +118,16 @@ class KeyRing:
             return None
         holder.used_at = now
         return holder.caller
+
+    def why_unknown(self, key: str) -> str:
+        """Why `caller` knows nobody for *key*. That it has expired is told to those alone who have the whole of it."""
+        if not key:
+            return "no key was sent"
+        holder = self._holders.get(digest(key)) if len(key) <= LONGEST else None
+        if holder is None or holder.row is None or holder.expires_at is None:
+            return "the key that was sent is not known: it was mistyped or revoked, or is another server's"
+        ended = datetime.fromtimestamp(holder.expires_at, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
+        return f"key {holder.row.name!r} has expired at {ended}Z"
 
     @contextmanager
     def visit(self, caller: Caller, end: Callable[[], None]) -> Iterator[None]:

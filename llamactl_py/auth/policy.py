@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 
 from msgspec import Struct
 
@@ -70,11 +71,12 @@ def may_pass(access: Access, caller: Caller | None, required: Requirements) -> b
     return not required.of(access) or (caller is not None and caller.grant.scope in OPENS[access])
 
 
-def admit(access: Access, caller: Caller | None, required: Requirements) -> None:
-    """Pass, or raise Unauthenticated (no valid key) or Forbidden (a valid key of the wrong kind)."""
+def admit(access: Access, caller: Caller | None, required: Requirements, why: Callable[[], str] = lambda: "") -> None:
+    """Pass, or raise Unauthenticated (no valid key; *why* none) or Forbidden (a valid key of the wrong kind)."""
     if may_pass(access, caller, required):
         return
     needed = f"this route needs {_NEEDED[access]}"
     if caller is None:
-        raise Unauthenticated(f"{needed}; send it as: Authorization: Bearer KEY")
+        told = f"{needed}; {reason}" if (reason := why()) else needed
+        raise Unauthenticated(f"{told}; send it as: Authorization: Bearer KEY")
     raise Forbidden(f"key {caller.name!r} is {_NAMED[caller.grant.scope]}; {needed}")

@@ -44,14 +44,18 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
 """By type."""
 
 
+BACKEND_NAMES = tuple(dict.fromkeys(name for one in BACKENDS.values() for name in (one.type, one.slug)))
+"""Every type and slug."""
+
+
 def backend(name: str) -> Backend:
     """The backend with that type or slug, in any case. Raises Invalid."""
     fold = name.casefold()
     for known in BACKENDS.values():
         if fold in (known.type, known.slug):
             return known
-    names = [n for b in BACKENDS.values() for n in (b.type, b.slug)]
-    raise Invalid([Problem("backend_type", f"unknown backend {name!r}{nearest(name, names)}; known are {', '.join(BACKENDS)}")])
+    hint = nearest(name, BACKEND_NAMES)
+    raise Invalid([Problem("backend_type", f"unknown backend {name!r}{hint}; known are {', '.join(BACKENDS)}")])
 
 
 def recognises(kind: Backend, words: Sequence[str]) -> bool:

@@ -15,7 +15,7 @@ from llamactl_py.config.settings import Settings
 KEYS: Mapping[str, str] = {
     "server.allowed_origins": "pages of other origins are refused; put them behind the same origin with a reverse proxy",
     "server.allowed_headers": "pages of other origins are refused, so there are no headers to allow them",
-    "server.enable_swagger": "the API is always described at /api/v1/openapi.json; it asks for a management key",
+    "server.enable_swagger": "the API is always described, at /api/v1/openapi.json and /docs; it asks for a management key",
     "server.response_headers": "it never had an effect; a reverse proxy can add headers",
     "backends.*.response_headers": "answers keep their backend's headers; a reverse proxy can add more",
     "backends.*.cache_dir": "set LLAMA_CACHE in this backend's environment",

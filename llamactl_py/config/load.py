@@ -130,7 +130,7 @@ def load(sources: Sources) -> Configuration:
         looked,
     )
     try:
-        found = replace(found, settings=parse(Settings, reading.tree))
+        found = replace(found, settings=parse(Settings, reading.tree, from_text=True))
     except Invalid as error:
         reading.problems += map(found.located, error.problems)
     if reading.problems:

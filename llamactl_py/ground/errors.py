@@ -86,7 +86,7 @@ class StorageFailed(LlamactlError):
 
 
 class Unauthenticated(LlamactlError):
-    """No key, or none that is known."""
+    """No key, or none that is known and has not expired."""
 
 
 class Forbidden(LlamactlError):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, NewType
+from typing import Annotated, Any, NewType
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from llamactl_py.ground.errors import InvalidName, Problem
 
@@ -30,6 +30,10 @@ def instance_name(text: str) -> InstanceName:
     return InstanceName(text)
 
 
+NAME_SCHEMA: dict[str, Any] = {"pattern": "^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_-])?$", "minLength": 1, "maxLength": MAX_NAME}
+"""The same rule in JSON Schema."""
+
+
 def _group(text: str) -> str:
     try:
         return instance_name(text) if text else text
@@ -37,10 +41,28 @@ def _group(text: str) -> str:
         raise ValueError(error.problems[0].what) from None
 
 
-GroupName = Annotated[str, AfterValidator(_group)]
+GroupName = Annotated[
+    str, AfterValidator(_group), Field(json_schema_extra={"pattern": f"^$|{NAME_SCHEMA['pattern']}", "maxLength": MAX_NAME})
+]
 """Like an instance's name; empty means no group."""
 
-ModelName = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
-"""What a client may put into `model`: any printable text, as servers' own model ids are paths and repository names."""
+_HIDDEN = r"\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+"""Control characters, and those that are not seen or turn text around: two names that look alike would not be the same."""
+_A_HIDDEN_ONE = re.compile(f"[{_HIDDEN}]")
 
-KeyName = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+def _visible(text: str) -> str:
+    if hidden := _A_HIDDEN_ONE.search(text):
+        raise ValueError(
+            f"holds U+{ord(hidden[0]):04X} at position {hidden.start() + 1}: control characters, and those that are not seen or "
+            "turn text around, are not allowed"
+        )
+    return text
+
+
+_VISIBLE = (AfterValidator(_visible), Field(json_schema_extra={"pattern": f"^[^{_HIDDEN}]+$"}))
+
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=256), *_VISIBLE]
+"""What a client may put into `model`: any visible text, as servers' own model ids are paths and repository names."""
+
+KeyName = Annotated[str, StringConstraints(min_length=1, max_length=100), *_VISIBLE]

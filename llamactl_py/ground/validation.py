@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from llamactl_py.ground.errors import Invalid, Problem, nearest
 
@@ -29,18 +30,31 @@ class Frozen(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation in (int, float):
+    def _no_type_is_guessed_at(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and annotation in (int, float):
             raise ValueError(f"takes a number, got {str(value).lower()}")
+        if info.context is _FROM_TEXT or not isinstance(value, str | int | float) or isinstance(value, bool):
+            return value
+        if bool in (annotation, *get_args(annotation)) and str not in get_args(annotation):
+            raise PydanticCustomError("guessed", "input should be a valid boolean: true or false, without quotes")
+        if annotation is int and isinstance(value, str):
+            raise PydanticCustomError("guessed", "input should be a whole number, without quotes")
         return value
 
 
-def parse(model: type[Model], raw: object, prefix: str = "") -> Model:
-    """*raw* as *model*. Raises Invalid with one Problem per field; *prefix* is put before each field's path."""
+_FROM_TEXT = {"from": "text"}
+
+
+def parse(model: type[Model], raw: object, prefix: str = "", *, from_text: bool = False) -> Model:
+    """*raw* as *model*. Raises Invalid with one Problem per field; *prefix* is put before each field's path.
+
+    *from_text*: numbers, true and false may be text, as where they come from variables.
+    """
     if not isinstance(raw, Mapping):
         raise Invalid([Problem(prefix, f"expected an object with named fields, got {kind(raw)}")])
     try:
-        return model.model_validate(raw)
+        return model.model_validate(raw, context=_FROM_TEXT if from_text else None)
     except ValidationError as error:
         raise Invalid(_first_few(problems(error, model, prefix), error.error_count())) from None
 

@@ -48,7 +48,7 @@ def read_declared(configuration: Configuration) -> tuple[Declaration, ...]:
         try:
             checked = instance_name(name)
             said, odd = _options(raw)
-            options, warnings = parse_options(said, configuration.settings.instances)
+            options, warnings = parse_options(said, configuration.settings.instances, from_text=True)
             found.append(Declaration(checked, options, str(configuration.origins[where]), (*odd, *warnings)))
         except Invalid as error:
             problems += [Problem(f"{where}.{p.where}" if p.where else where, p.what) for p in error.problems]

@@ -16,13 +16,19 @@ from msgspec import Struct, field
 
 from llamactl_py.ground.clock import Now
 from llamactl_py.ground.errors import Changed, Declared, Invalid, LimitReached, NameTaken, NotFound, nearest
-from llamactl_py.ground.merge_patch import merged
 from llamactl_py.ground.names import instance_name
 from llamactl_py.ground.waiting import to_its_end
 from llamactl_py.instances.command import Workshop
 from llamactl_py.instances.declared import Declaration, Difference, compare
 from llamactl_py.instances.instance import Instance
-from llamactl_py.instances.options import InstanceOptions, is_same_process, model_names, parse_options, restore_options
+from llamactl_py.instances.options import (
+    InstanceOptions,
+    is_same_process,
+    model_names,
+    parse_options,
+    patched,
+    restore_options,
+)
 from llamactl_py.instances.state import AT_REST, State
 from llamactl_py.storage.instances import InstanceRow, InstanceStore
 
@@ -162,7 +168,7 @@ class Fleet(Struct):
     async def _change(self, instance: Instance, raw: object, merge: bool, expected: Collection[str] | None) -> tuple[str, ...]:
         async with self._writing:  # from reading the options on: what is merged into is what is replaced
             refuse_changed(instance, expected)
-            wanted = merged(instance.options.whole(), raw) if merge else raw
+            wanted = patched(instance.options, raw) if merge else raw
             options, warnings = parse_options(wanted, self.workshop.limits, instance.options)
             self._refuse_taken(instance.name, options)
             await self.store.change(instance.name, options.stored())
@@ -236,13 +242,13 @@ class Fleet(Struct):
 
     def _refuse_taken(self, name: str, options: InstanceOptions) -> None:
         """Names and aliases are one space of model names: each leads to one instance."""
-        wanted = {name.casefold(), *(alias.casefold() for alias in model_names(options))}
+        wanted = {word.casefold(): word for word in (*model_names(options), name)}
         for other in self:
-            if other.name != name and (
-                taken := wanted & {other.name.casefold(), *(a.casefold() for a in model_names(other.options))}
-            ):
+            theirs = {word.casefold() for word in (other.name, *model_names(other.options))}
+            if other.name != name and (taken := wanted.keys() & theirs):
+                word = wanted[min(taken)]
                 raise NameTaken(
-                    f"the name {sorted(taken)[0]!r} is taken by instance {other.name!r} (names and aliases share one space)"
+                    f"the name {word!r} is taken by instance {other.name!r} (names and aliases share one space, in any case)"
                 )
 
     def _add(self, row: InstanceRow, options: InstanceOptions) -> Instance:

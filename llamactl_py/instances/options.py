@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from llamactl_py.backends import BACKENDS, backend
+from llamactl_py.backends import BACKEND_NAMES, BACKENDS, backend
 from llamactl_py.backends.containers import objections
 from llamactl_py.config.settings import Instances
 from llamactl_py.ground.durations import Minutes, Seconds, show
 from llamactl_py.ground.errors import Invalid, Problem
 from llamactl_py.ground.masking import MASK, SECRET_NAME
+from llamactl_py.ground.merge_patch import merged
 from llamactl_py.ground.names import GroupName, ModelName
 from llamactl_py.ground.validation import Frozen, parse
 from llamactl_py.instances.foreign import without_foreign
@@ -45,7 +46,11 @@ class Container(Frozen):
 class InstanceOptions(Frozen):
     """The options of one instance. What the caller left out was filled in from the settings when it was created."""
 
-    backend_type: str = Field(description=f"Kind of server: {', '.join(BACKENDS)}.", examples=["llama_cpp"])
+    backend_type: str = Field(
+        description=f"Kind of server: {', '.join(BACKENDS)}.",
+        examples=["llama_cpp"],
+        json_schema_extra={"enum": [*BACKEND_NAMES]},
+    )
     backend_options: dict[str, Any] = Field(
         default={},
         description="The server's own options, by name; what the catalogue does not know goes into extra_args, in order.",
@@ -58,7 +63,11 @@ class InstanceOptions(Frozen):
     idle_timeout: Minutes = Field(
         description="Stop it after so long without a request (minutes); 0 means never, and never evicted."
     )
-    start_timeout: Seconds = Field(gt=0, description="Longest time from its start until it is ready (seconds).")
+    start_timeout: Seconds = Field(
+        gt=0,
+        description="Longest time from its start until it is ready (seconds).",
+        json_schema_extra={"not": {"anyOf": [{"const": 0}, {"type": "string", "pattern": "^[^1-9]*$"}]}},
+    )
     stop_timeout: Seconds = Field(description="Time it may take to end after SIGTERM (seconds); then its whole tree is killed.")
     environment: dict[VariableName, VariableValue] = Field(default={}, description="Environment variables for its process.")
     command_override: Word | Annotated[tuple[Word, ...], Field(min_length=1)] | None = Field(
@@ -115,15 +124,17 @@ def model_names(options: InstanceOptions) -> tuple[str, ...]:
 
 
 def parse_options(
-    raw: object, defaults: Instances, old: InstanceOptions | None = None
+    raw: object, defaults: Instances, old: InstanceOptions | None = None, *, from_text: bool = False
 ) -> tuple[InstanceOptions, tuple[str, ...]]:
     """Check *raw* (parsed JSON) and fill in defaults; gives the options and warnings for the caller.
 
-    A masked secret, as `public` shows it, means the one that *old* has. Raises Invalid with every problem found.
+    A masked secret, as `public` shows it, means the one that *old* has. *from_text*: see `parse`. Raises Invalid with every
+    problem found.
     """
     ours, left_out = without_foreign(raw) if isinstance(raw, Mapping) else (raw, ())
     filled = _with_defaults(ours, defaults) if isinstance(ours, Mapping) else ours
-    options = parse(InstanceOptions, _unmask(filled, old) if old and isinstance(filled, Mapping) else filled)
+    unmasked = _unmask(filled, old) if old and isinstance(filled, Mapping) else filled
+    options = parse(InstanceOptions, unmasked, from_text=from_text)
     kind = backend(options.backend_type)
     normal = kind.normalise(options.backend_options)
     problems = [
@@ -151,6 +162,15 @@ def parse_options(
     )
 
 
+def patched(options: InstanceOptions, patch: object) -> object:
+    """*options* as a JSON Merge Patch wants them, for `parse_options`. A name that is not known stays in, to be refused, even
+    with null: who misspells what is to be taken back has to hear of it."""
+    wanted = merged(options.whole(), patch)
+    if isinstance(patch, Mapping):
+        wanted |= {name: value for name, value in patch.items() if name not in InstanceOptions.model_fields}
+    return wanted
+
+
 def restore_options(text: str) -> InstanceOptions:
     """What `stored` wrote. Raises Invalid when it is not that (edited by hand, damaged)."""
     try:
@@ -162,7 +182,8 @@ def restore_options(text: str) -> InstanceOptions:
 
 
 def _with_defaults(raw: Mapping[str, Any], defaults: Instances) -> dict[str, Any]:
-    given = {name: value for name, value in raw.items() if value is not None}  # null means: the default
+    known = InstanceOptions.model_fields.keys()
+    given = {name: value for name, value in raw.items() if value is not None or name not in known}  # null means: the default
     return {
         "auto_restart": defaults.default_auto_restart,
         "max_restarts": defaults.default_max_restarts,

@@ -23,7 +23,7 @@ async def test_each_request_has_its_line_without_its_query(
         await h.create("a")
         assert (await h.chat("a"))[0] == 200
         assert (await h.chat("nobody"))[0] == 404
-        await h.ask("GET", "/api/v1/instances?secret=canary")
+        await h.ask("GET", "/api/v1/instances?search=canary")
     lines = [LINE.fullmatch(line) for line in capsys.readouterr().err.splitlines() if line.startswith("20") and "Z " in line]
     told = [(line[1], line[2], line[3]) for line in lines if line]
     assert ("POST", "/v1/chat/completions", "200") in told

@@ -156,8 +156,8 @@ async def test_an_error_shows_its_place(h: House) -> None:
         ("parse-command", {}, 422, "is required"),
         ("parse-command", {"commando": "x"}, 422, "did you mean 'command'?"),
         ("mlx/parse-command", {"command": "llama-server -m x"}, 400, "starts llama.cpp"),
-        ("llama_cpp/parse-command", {"command": "x"}, 404, "no route"),
-        ("tgi/parse-command", {"command": "x"}, 404, "no route"),
+        ("llama_cpp/parse-command", {"command": "mlx_lm.server --model x"}, 400, "starts MLX"),
+        ("tgi/parse-command", {"command": "x"}, 404, "unknown backend 'tgi'"),
     ],
 )
 async def test_what_cannot_be_understood_is_refused_with_the_reason(

@@ -75,7 +75,9 @@ async def test_a_patch_keeps_secrets_that_it_does_not_name_or_names_by_their_mas
     assert (status, body["problems"][0]["field"]) == (422, "environment.D_TOKEN")
 
 
-@pytest.mark.parametrize("patch", [[], None, "text", [{"op": "remove", "path": "/aliases"}], {"typo": 1}, {"backend_type": "x"}])
+@pytest.mark.parametrize(
+    "patch", [[], None, "text", [{"op": "remove", "path": "/aliases"}], {"typo": 1}, {"typo": None}, {"backend_type": "x"}]
+)
 async def test_a_patch_that_leads_nowhere_changes_nothing(h: House, patch: Any) -> None:
     before = await h.create("a", aliases=["x"])
     status, body = await h.ask("PATCH", f"{BASE}/a", data=json.dumps(patch), headers={"Content-Type": MERGE})

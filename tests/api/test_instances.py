@@ -172,7 +172,7 @@ INVALID: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"environment": {"API_KEY": MASK}}, {"environment.API_KEY": "holds only the mask"}),
     ({"backend_options": {"api_key": MASK, "hf_token": MASK}}, {"backend_options.hf_token": "holds only the mask"}),
     ({"aliases": ["ok", ""]}, {"aliases.1": "at least 1 character"}),
-    ({"aliases": ["a\nb"]}, {"aliases.0": "pattern"}),
+    ({"aliases": ["a\nb"]}, {"aliases.0": "holds U+000A at position 2"}),
     ({"aliases": "x"}, {"aliases": "expected a list, got text"}),
     ({"group": "-x"}, {"group": "not usable"}),
     ({"command_override": ""}, {"command_override": ""}),

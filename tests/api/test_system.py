@@ -62,3 +62,15 @@ async def test_a_slash_opens_no_door(h: House) -> None:
             path = route.openapi_path.replace("{name}", "a").replace("{id}", "1") + "/"
             status, body = await h.ask(route.method, path, headers={"Authorization": "Bearer wrong"})
             assert status == 401, (route.method, path, body)
+
+
+async def test_what_was_just_made_is_told_with_its_path(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        for path, body, location in (
+            ("/api/v1/instances/a", {"backend_type": "mlx_lm"}, "/api/v1/instances/a"),
+            ("/api/v1/instances/b/", {"backend_type": "mlx_lm"}, "/api/v1/instances/b"),
+            ("/api/v1/auth/keys", {"name": "notebook"}, "/api/v1/auth/keys/1"),
+        ):
+            async with h.session.post(h.url + path, json=body) as answer:
+                assert (answer.status, answer.headers["Location"]) == (201, location)
+            assert (await h.ask("GET", location))[0] == 200

@@ -46,12 +46,28 @@ class Bicycle(Frozen):
         ),
         ({"name": "x", "front": {"spokes": True}}, Problem("front.spokes", "takes a number, got true")),
         ({"name": "x", "front": {"pressure": False}}, Problem("front.pressure", "takes a number, got false")),
+        (
+            {"name": "x", "front": {"spokes": "32"}},
+            Problem("front.spokes", "input should be a whole number, without quotes, got '32'"),
+        ),
+        *(
+            (
+                {"name": "x", "front": {"tubeless": value}},
+                Problem("front.tubeless", f"input should be a valid boolean: true or false, without quotes, got {value!r}"),
+            )
+            for value in ("yes", "true", 1, 0.0)
+        ),
     ],
 )
 def test_a_problem_names_its_field_and_says_what_to_do(raw: object, problem: Problem) -> None:
     with pytest.raises(Invalid) as caught:
         parse(Bicycle, raw)
     assert caught.value.problems == (problem,)
+
+
+def test_text_from_variables_may_stand_for_numbers_and_for_true_and_false() -> None:
+    wheel = parse(Bicycle, {"name": "x", "front": {"spokes": "36", "tubeless": "yes"}}, from_text=True).front
+    assert (wheel.spokes, wheel.tubeless) == (36, True)
 
 
 def test_every_problem_is_told_at_once() -> None:

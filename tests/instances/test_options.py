@@ -129,7 +129,7 @@ def test_the_servers_options_are_brought_into_their_one_form_with_warnings() -> 
         ({"environment": {"A": MASK}}, "environment.A", "holds only the mask; send the value itself"),
         ({"backend_options": {"hf_token": MASK}}, "backend_options.hf_token", "holds only the mask; send the value itself"),
         ({"group": "../x"}, "group", "'../x' is not usable"),
-        ({"aliases": ["a\nb"]}, "aliases.0", "string should match pattern"),
+        ({"aliases": ["a\nb"]}, "aliases.0", "holds U+000A at position 2"),
         ({"aliases": [""]}, "aliases.0", "string should have at least 1 character"),
         ({"aliases": ["a"] * 101}, "aliases", "tuple should have at most 100 items"),
         ({"aliases": "abc"}, "aliases", ""),
