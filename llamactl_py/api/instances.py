@@ -15,7 +15,7 @@ from llamactl_py.api.route import Query, Route, caller_of, flag, read_json, to_j
 from llamactl_py.api.views import InstanceView, StatsView, show, show_with_usage
 from llamactl_py.auth.policy import Access
 from llamactl_py.ground import errors
-from llamactl_py.ground.errors import WrongType
+from llamactl_py.ground.errors import Invalid, Problem, WrongType
 from llamactl_py.ground.merge_patch import MEDIA_TYPE
 from llamactl_py.ground.names import instance_name
 from llamactl_py.instances.instance import Instance
@@ -64,7 +64,7 @@ async def create_instance(services: Services, request: web.Request) -> InstanceV
     It is stored and stays stopped until it is started, or first asked for.
     """
     name = instance_name(request.match_info["name"])
-    instance, warnings = await services.fleet.create(name, await read_json(request))
+    instance, warnings = await services.fleet.create(name, unnamed(await read_json(request), name))
     return show(instance, warnings)
 
 
@@ -89,7 +89,7 @@ async def patch_instance(services: Services, request: web.Request) -> InstanceVi
 
 async def _change(services: Services, request: web.Request, *, merge: bool) -> InstanceView:
     instance = named(services, request)
-    raw = await read_json(request)
+    raw = unnamed(await read_json(request), instance.name)
     refuse_unmet(request, instance)
     instance, warnings = await services.fleet.change(instance.name, raw, merge=merge, expected=expected(request))
     return show(instance, warnings)
@@ -137,6 +137,18 @@ async def pass_on(
         services, client, question, instance, account, may_start=may_start, counts_as_use=counts_as_use
     )
     return AlreadySent(relayed)
+
+
+def unnamed(raw: object, name: str) -> object:
+    """*raw* without a `name`, as llamactl's examples have it among the options: it may only repeat the address.
+
+    Raises Invalid.
+    """
+    if not isinstance(raw, dict) or "name" not in raw:
+        return raw
+    if raw["name"] != name:
+        raise Invalid([Problem("name", f"the address says {name!r}; leave it out, or say the same")])
+    return {key: value for key, value in raw.items() if key != "name"}
 
 
 def named(services: Services, request: web.Request) -> Instance:

@@ -7,12 +7,8 @@ from typing import Any
 from llamactl_py.ground.errors import BadRequest
 from llamactl_py.ground.masking import MASK
 from llamactl_py.importers.write import Imported
+from llamactl_py.instances.foreign import INSTEAD
 from llamactl_py.instances.options import InstanceOptions
-
-_INSTEAD = {
-    "nodes": "there are no remote nodes; run a daemon on each machine",
-    "preset_ini": "a server with presets is given its file by its own option (models_preset)",
-}
 
 
 def read(tree: Any) -> Imported:
@@ -30,7 +26,7 @@ def read(tree: Any) -> Imported:
             made.note(0, one["name"], f"is called {name} here; its old name is an alias")
             options["aliases"] = [*options.get("aliases", ()), one["name"]]
         for key in one["options"].keys() - options.keys():
-            made.note(0, f"{one['name']}.{key}", f"was left out: {_INSTEAD.get(key, 'no option of that name is known')}")
+            made.note(0, f"{one['name']}.{key}", f"was left out: {INSTEAD.get(key, 'no option of that name is known')}")
         for field in ("environment", "backend_options"):
             hidden = [key for key, value in (options.get(field) or {}).items() if value == MASK]
             for key in hidden:

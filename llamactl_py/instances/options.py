@@ -16,6 +16,7 @@ from llamactl_py.ground.errors import Invalid, Problem
 from llamactl_py.ground.masking import MASK, SECRET_NAME
 from llamactl_py.ground.names import GroupName, ModelName
 from llamactl_py.ground.validation import Frozen, parse
+from llamactl_py.instances.foreign import without_foreign
 
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
 VariableValue = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=131_072)]
@@ -120,7 +121,8 @@ def parse_options(
 
     A masked secret, as `public` shows it, means the one that *old* has. Raises Invalid with every problem found.
     """
-    filled = _with_defaults(raw, defaults) if isinstance(raw, Mapping) else raw
+    ours, left_out = without_foreign(raw) if isinstance(raw, Mapping) else (raw, ())
+    filled = _with_defaults(ours, defaults) if isinstance(ours, Mapping) else ours
     options = parse(InstanceOptions, _unmask(filled, old) if old and isinstance(filled, Mapping) else filled)
     kind = backend(options.backend_type)
     normal = kind.normalise(options.backend_options)
@@ -143,7 +145,10 @@ def parse_options(
         problems.append(Problem("unix_socket", "a container is reached over a port; give one of unix_socket and docker_enabled"))
     if problems:
         raise Invalid(problems)
-    return options.model_copy(update={"backend_type": kind.type, "backend_options": dict(normal.options)}), tuple(normal.warnings)
+    return options.model_copy(update={"backend_type": kind.type, "backend_options": dict(normal.options)}), (
+        *left_out,
+        *normal.warnings,
+    )
 
 
 def restore_options(text: str) -> InstanceOptions:

@@ -274,6 +274,15 @@ async def test_an_instance_may_repeat_its_own_names(h: House) -> None:
     assert (await h.ask("PUT", f"{BASE}/a", json={"backend_type": "llama_cpp", "aliases": ["x"]}))[0] == 200
 
 
+async def test_a_name_among_the_options_may_only_repeat_the_address(h: House) -> None:
+    body = {**h.stub_options("twice"), "name": "twice"}
+    assert (await h.ask("POST", "/api/v1/instances/twice", json=body))[0] == 201
+    for method, path in (("PUT", "twice"), ("PATCH", "twice"), ("POST", "other")):
+        status, said = await h.ask(method, f"/api/v1/instances/{path}", json={**body, "name": "third"})
+        assert (status, [problem["field"] for problem in said["problems"]]) == (422, ["name"]), said
+    assert (await h.ask("PUT", "/api/v1/instances/twice", json=body))[0] == 200
+
+
 async def test_two_who_create_the_same_name_at_once_are_told_apart(h: House) -> None:
     options = {"backend_type": "mlx_lm"}
     answers = await asyncio.gather(*(h.ask("POST", f"{BASE}/{name}", json=options) for name in ("a", "A") * 5))

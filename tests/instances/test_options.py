@@ -257,3 +257,20 @@ def test_damaged_text_is_refused_and_nothing_worse(text: str) -> None:
 def test_a_row_that_this_version_cannot_run_is_refused_with_the_reason(change: dict[str, Any], what: str) -> None:
     with pytest.raises(Invalid, match=what):
         restore_options(json.dumps({**json.loads(made().stored()), **change}))
+
+
+# ---- what llamactl has and we have not
+
+
+@pytest.mark.parametrize("raw", [{"nodes": ["main"]}, {"nodes": []}, {"nodes": None, "preset_ini": None}, {"preset_ini": ""}])
+def test_llamactls_options_that_change_nothing_here_are_left_out(raw: dict[str, Any]) -> None:
+    options, warnings = parse_options({"backend_type": "llama_cpp", **raw}, Instances())
+    assert options == made()
+    assert [warning.split()[0] for warning in warnings] == (["nodes"] if raw.get("nodes") else [])
+
+
+@pytest.mark.parametrize("raw", [{"nodes": ["gpu1"]}, {"nodes": ["main", "gpu1"]}, {"nodes": "main"}, {"preset_ini": "[x]"}])
+def test_llamactls_options_that_ask_for_what_is_not_here_are_refused_with_what_to_do(raw: dict[str, Any]) -> None:
+    (problem,) = problems({"backend_type": "llama_cpp", **raw})
+    assert problem.where in raw
+    assert "run a daemon on each machine" in problem.what or "models_preset" in problem.what
