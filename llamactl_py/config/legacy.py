@@ -53,6 +53,7 @@ VARIABLES: Mapping[str, str] = {
         )
     },
     "LLAMACTL_LOCAL_NODE": KEYS["local_node"],
+    "LLAMACTL_DATA_DIR": "llamactl has it in an example and never reads it; LLAMACTL_DATA_DIRECTORY sets the data directory",
     "LLAMACTL_LOG_LEVEL": "llamactl serve --log-level says what is logged",
 }
 """Environment variable and what replaces it."""
