@@ -31,6 +31,7 @@ from llamactl_py.config.changes import LIVE
 from llamactl_py.config.settings import Backend, Docker, Settings
 from llamactl_py.config.variables import SECTIONS, variables
 from llamactl_py.ground.validation import parse
+from llamactl_py.importers import llama_swap, llama_swap_model
 from llamactl_py.instances.options import InstanceOptions, parse_options
 from llamactl_py.instances.state import EDGES, State, status_word
 
@@ -261,6 +262,13 @@ def replaced() -> str:
     return table(("llamactl's key", "instead"), ([code(key), instead] for key, instead in legacy.KEYS.items()))
 
 
+def swap() -> str:
+    """llama-swap's keys that are not carried over."""
+    rows = [[code(key), instead] for key, instead in sorted(llama_swap.DROPPED.items())]
+    rows += [[code(f"models.*.{key}"), instead] for key, instead in sorted(llama_swap_model.DROPPED.items())]
+    return table(("llama-swap's key", "instead"), rows)
+
+
 def live() -> str:
     """Settings that change while the daemon runs."""
     return ", ".join(code(f"{name}.*" if name in SECTIONS else name) for name in LIVE) + "\n"
@@ -270,6 +278,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "settings": settings,
     "replaced": replaced,
     "live": live,
+    "swap": swap,
     "options": options,
     "states": states,
     "backends": backends,

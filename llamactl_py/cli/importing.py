@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.markup import escape
 
 from llamactl_py.cli import render
 
+if TYPE_CHECKING:
+    from llamactl_py.importers import Imported
+
 MAX_BYTES = 16 << 20
+SQLITE = b"SQLite format 3\0"
 
 
 @click.command(name="import", short_help="Turn a file of llama-swap or llamactl into one of ours.")
@@ -20,17 +25,15 @@ MAX_BYTES = 16 << 20
 def import_(file: Path, output: Path | None, force: bool) -> None:
     """Turn FILE (- reads stdin) into a configuration file that declares its models as instances.
 
-    FILE is llama-swap's configuration, or llamactl's instances as JSON, as its GET /api/v1/instances answers them. llamactl's
-    own configuration file needs no import: llamactl serve reads it.
+    FILE is llama-swap's configuration, or llamactl's database (llamactl.db in its data directory), or its instances as JSON, as
+    its GET /api/v1/instances answers them. llamactl's own configuration file needs no import: llamactl serve reads it.
 
     What is other than it was is told on stderr, line by line, and at the head of the new file.
     """
     from llamactl_py.ground.errors import BadRequest
-    from llamactl_py.importers import read
 
     try:
-        data = sys.stdin.buffer.read(MAX_BYTES) if str(file) == "-" else _read(file)
-        made = read(data.decode("utf-8-sig"))
+        made = _imported(file)
     except (OSError, UnicodeDecodeError, BadRequest) as error:
         raise click.UsageError(f"{file}: {getattr(error, 'strerror', None) or error}") from None
     if output is None:
@@ -51,6 +54,11 @@ def import_(file: Path, output: Path | None, force: bool) -> None:
     )
 
 
-def _read(file: Path) -> bytes:
+def _imported(file: Path) -> Imported:
+    from llamactl_py.importers import read, read_database
+
+    if str(file) == "-":
+        return read(sys.stdin.buffer.read(MAX_BYTES).decode("utf-8-sig"))
     with file.open("rb") as opened:
-        return opened.read(MAX_BYTES)
+        data = opened.read(MAX_BYTES)
+    return read_database(file) if data.startswith(SQLITE) else read(data.decode("utf-8-sig"))

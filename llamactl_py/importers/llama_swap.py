@@ -16,19 +16,26 @@ PORTS = 1000
 """How many ports a range gets that begins where theirs did."""
 
 _HANDLED = {"models", "macros", "globalTTL", "unloadTimeout", "healthCheckTimeout", "startPort", "hooks", "groups", "routing"}
-_DROPPED = {
+DROPPED = {
     "apiKeys": "keys are not kept in the file; make one for each client with: llamactl keys create NAME",
+    "captureBuffer": "what was said is never kept; server.request_history says how many requests are remembered without it",
     "includeAliasesInList": "aliases are always listed",
     "logLevel": "llamactl serve --log-level says what is logged",
     "logRequests": "server.access_log logs requests",
     "logTimeFormat": "log lines have one form",
     "logToStdout": "each instance has a log file of its own: llamactl logs NAME",
     "matrix": "there is no such plan of who may run beside whom; instances.max_running_instances limits how many are up at once",
+    "metricsMaxInMemory": "server.request_history says how many requests are remembered",
+    "performance": "the machine is not watched; memory and CPU of each instance are told by GET /api/v1/instances/NAME/stats",
     "sendLoadingState": "clients wait in silence while a model loads",
     "peers": "models of other servers are not passed on",
     "profiles": "names are not rewritten by profiles; aliases of instances are the nearest",
     "selectors": "a name leads to one instance; aliases are the nearest",
+    "ui": "the web page has no settings",
+    "upstream": "GET /api/v1/instances/NAME/proxy/... never keeps an instance awake, and no path counts apart",
 }
+"""Keys that are left out, and what there is instead."""
+
 _NO_SUCH = "there is nothing like it here"
 
 
@@ -54,7 +61,7 @@ def read(text: str) -> Imported:
     _groups(made, whole, lines, names)
     for key in whole:
         if key not in _HANDLED:
-            made.note(lines[key], key, f"was left out: {_DROPPED.get(key, _NO_SUCH)}")
+            made.note(lines[key], key, f"was left out: {DROPPED.get(key, _NO_SUCH)}")
     return made
 
 
@@ -137,9 +144,7 @@ def _find_groups(made: Imported, tree: dict[str, Any], lines: dict[str, int]) ->
     if "scheduler" in routing:
         made.note(lines["routing.scheduler"], "routing.scheduler", "was left out: requests have no priorities")
     if "matrix" in settings:
-        made.note(
-            lines["routing.router.settings.matrix"], "routing.router.settings.matrix", f"was left out: {_DROPPED['matrix']}"
-        )
+        made.note(lines["routing.router.settings.matrix"], "routing.router.settings.matrix", f"was left out: {DROPPED['matrix']}")
     if isinstance(found := settings.get("groups"), dict):
         return "routing.router.settings.groups", found
     return "groups", tree["groups"] if isinstance(tree.get("groups"), dict) else {}

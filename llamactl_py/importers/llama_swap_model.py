@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llamactl_py.backends import Parsed, backend, parse_command
+from llamactl_py.backends.placeholders import STOP_MEANING
 from llamactl_py.ground.errors import Invalid
 from llamactl_py.importers.write import Imported, command_text
 from llamactl_py.instances.options import InstanceOptions
@@ -22,7 +23,7 @@ _PORT = re.compile(r"https?://[^/:]+:(\d+)")
 _ADDRESS = re.compile(r"--(server-)?(host|port|name) was left out")
 _OURS = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\]|\$\{[^}]*\}):(\d+|\$\{PORT\})/?")
 _HANDLED = {"cmd", "cmdStop", "proxy", "checkEndpoint", "ttl", "unloadTimeout", "env", "aliases", "useModelName"}
-_DROPPED = {
+DROPPED = {
     "concurrencyLimit": "any number of requests may be in flight; a server queues what is too much for it",
     "unlisted": "every model is listed in /v1/models",
     "filters": "requests are passed on as they are, but for their model",
@@ -34,6 +35,7 @@ _DROPPED = {
     "timeouts": "server.connect_timeout and server.response_timeout hold for all instances",
     "compat": "there is nothing like it here",
 }
+"""Keys of a model that are left out, and what there is instead."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def convert(model: Model) -> dict[str, Any] | None:
     _timeouts(model, entry)
     for key in model.raw:
         if key not in _HANDLED:
-            model.note(key, f"was left out: {_DROPPED.get(key, 'there is nothing like it here')}")
+            model.note(key, f"was left out: {DROPPED.get(key, 'there is nothing like it here')}")
     return entry
 
 
@@ -125,10 +127,13 @@ def _known(model: Model, words: Sequence[str], environment: dict[str, str]) -> d
         return None
     if parsed.docker and "docker" not in InstanceOptions.model_fields:
         return None  # a version that has no containers can still run the command that makes one
+    kept = _without_owned(parsed, words)
+    if not parsed.docker and any(f"${{{name}}}" in word for word in kept for name in STOP_MEANING):
+        model.note("cmd", f"holds a placeholder where {words[0]} takes no port, so it is run as a command of any kind (custom)")
+        return None
     for warning in parsed.warnings:
         if not _ADDRESS.match(warning):  # everybody had to give one there; here nobody misses it
             model.note("cmd", warning)
-    kept = _without_owned(parsed, words)
     for name in set(parsed.environment) & set(environment):
         kept = [word for word in kept if not word.startswith(f"{name}=")]  # llama-swap's env wins
     if model.get("cmdStop"):

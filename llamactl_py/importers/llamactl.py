@@ -1,7 +1,11 @@
-"""llamactl's instances as JSON: what its GET /api/v1/instances answers, or one of its old files of instances."""
+"""llamactl's instances: its database, or JSON: what its GET /api/v1/instances answers, or one of its old files of instances."""
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from llamactl_py.ground.errors import BadRequest
@@ -34,4 +38,20 @@ def read(tree: Any) -> Imported:
         if options.get("idle_timeout") == 0:
             made.note(0, f"{one['name']}.idle_timeout", "0 means never stopped for being idle, and never evicted, as in llamactl")
         made.instances[name] = options
+    return made
+
+
+def read_database(file: Path) -> Imported:
+    """The instances in llamactl's own database, which is not changed. Raises BadRequest."""
+    try:
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            rows = connection.execute("SELECT name, options_json FROM instances ORDER BY id").fetchall()
+            keys = connection.execute("SELECT count(*) FROM api_keys").fetchone()[0]
+        made = read([{"name": name, "options": json.loads(options)} for name, options in rows])
+    except (sqlite3.Error, ValueError) as error:
+        raise BadRequest(f"this is no database of llamactl: {error}") from None
+    if keys:
+        made.note(
+            0, "api_keys", f"{keys} were left out: only their hashes are known; make new ones with: llamactl keys create NAME"
+        )
     return made

@@ -121,6 +121,7 @@ def _open(file: Path) -> sqlite3.Connection:
         # Text that is no UTF-8 is for whoever reads the row to refuse: it must not keep all other rows from being read.
         connection.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
         try:
+            _refuse_foreign(connection, file)
             _prepare(connection, file)
         except BaseException:
             connection.close()
@@ -131,6 +132,20 @@ def _open(file: Path) -> sqlite3.Connection:
             f"(try: sqlite3 {file} .recover)"
         ) from None
     return connection
+
+
+def _refuse_foreign(connection: sqlite3.Connection, file: Path) -> None:
+    """Tables without a version of ours are another program's: mostly llamactl's, whose usual place is ours too. They stay as
+    they are: even a changed journal mode would be written into the file."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if version or not tables:
+        return
+    whose = "llamactl, the Go program" if {"schema_migrations", "api_keys"} & tables else "another program"
+    raise DaemonRefused(
+        f"{file} cannot be used: it is a database of {whose}. Nothing was changed. Give this daemon a data directory of its own "
+        f"(--data-dir, or data_dir in its configuration); llamactl import {file} brings llamactl's instances over"
+    )
 
 
 def _prepare(connection: sqlite3.Connection, file: Path) -> None:

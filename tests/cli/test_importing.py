@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,37 @@ def test_stdin_is_read_for_a_dash(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, sys.executable
     assert "declared_instances:\n  a:\n    backend_type: mlx_lm\n" in Said(0, done.stdout, done.stderr).out
+
+
+THEIRS = """
+CREATE TABLE instances (id INTEGER PRIMARY KEY, name TEXT, status TEXT, options_json TEXT);
+CREATE TABLE api_keys (id INTEGER PRIMARY KEY, key_hash TEXT, name TEXT);
+INSERT INTO api_keys (key_hash, name) VALUES ('x', 'notebook');
+INSERT INTO instances (name, status, options_json) VALUES
+  ('qwen', 'running', '{"nodes":["main"],"backend_type":"llama_cpp","backend_options":{"model":"/m.gguf","port":8001}}');
+"""
+"""What import reads of llamactl's database."""
+
+
+def test_the_database_of_llamactl_is_read_and_not_changed(tmp_path: Path) -> None:
+    file = tmp_path / "its own" / "llamactl.db"
+    file.parent.mkdir()
+    with closing(sqlite3.connect(file)) as theirs:
+        theirs.executescript(THEIRS)
+    content = file.read_bytes()
+    said = run(tmp_path, "import", str(file), "--output", "ours.yaml")
+    assert said.code == 0
+    assert "note: api_keys: 1 were left out" in said.err
+    assert (file.read_bytes(), list(file.parent.iterdir())) == (content, [file])
+    assert run(tmp_path, "config", "check", "ours.yaml").out.endswith("it declares 1 instance\n")
+
+
+def test_a_database_that_is_not_llamactls_is_told_so(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "a.db")) as other:
+        other.execute("CREATE TABLE notes (id INTEGER)")
+    said = run(tmp_path, "import", "a.db")
+    assert said.code == 2
+    assert "a.db: this is no database of llamactl: no such table: instances" in said.err
 
 
 @pytest.mark.parametrize(

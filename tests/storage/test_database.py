@@ -14,7 +14,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -232,6 +232,22 @@ class TestDamage:
         (tmp_path / "a.db").touch()
         with opened(tmp_path / "a.db") as database:
             assert await everything(database) == (0, 0, 0)
+
+    @pytest.mark.parametrize(
+        ("tables", "whose"), [(("instances", "api_keys"), "llamactl, the Go program"), (("notes",), "another program")]
+    )
+    async def test_a_database_of_another_program_is_refused_as_it_is_and_told_what_to_do(
+        self, tmp_path: Path, tables: tuple[str, ...], whose: str
+    ) -> None:
+        with closing(sqlite3.connect(tmp_path / "a.db")) as theirs:
+            theirs.executescript("".join(f"CREATE TABLE {name} (id INTEGER);" for name in tables))
+        content = (tmp_path / "a.db").read_bytes()
+        with pytest.raises(
+            DaemonRefused, match=rf"a\.db cannot be used: it is a database of {whose}\. .*--data-dir.*llamactl import"
+        ):
+            Database(tmp_path / "a.db")
+        assert (tmp_path / "a.db").read_bytes() == content
+        assert list(tmp_path.iterdir()) == [tmp_path / "a.db"]
 
     async def test_flipped_bytes_are_refused_or_harmless_and_never_wiped(self, full: Path, tmp_path: Path) -> None:
         content, seen = full.read_bytes(), set()
