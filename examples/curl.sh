@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # The API with curl, from making an instance to deleting it. Needs a running daemon, curl and python3.
-#   URL=http://127.0.0.1:8080 MANAGEMENT_KEY=llamactl-mgmt-... ./curl.sh /path/to/model.gguf
-# The management key is in the file management.key of the daemon's data directory.
+#   LLAMACTL_API_KEY=llamactl-mgmt-... ./curl.sh /path/to/model.gguf
+# LLAMACTL_URL is the daemon's address, and LLAMACTL_API_KEY a management key, as for the llamactl command: the first one is in
+# the file management.key of the daemon's data directory.
 set -euo pipefail
-URL=${URL:-http://127.0.0.1:8080}
+URL=${LLAMACTL_URL:-http://127.0.0.1:8080}
 MODEL=${1:?usage: curl.sh /path/to/model.gguf}
-: "${MANAGEMENT_KEY:?is not set; it is in the file management.key of the data directory of the daemon}"
+: "${LLAMACTL_API_KEY:?is not set; it is in the file management.key of the data directory of the daemon}"
 NAME=curl-example
 
-manage() { curl --silent --show-error --fail-with-body -H "Authorization: Bearer $MANAGEMENT_KEY" "$@" && echo; }
+manage() { curl --silent --show-error --fail-with-body -H "Authorization: Bearer $LLAMACTL_API_KEY" "$@" && echo; }
 field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
 
 # Whatever happens, what was made here is deleted; what was there before stays.

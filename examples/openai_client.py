@@ -1,7 +1,7 @@
 # ruff: noqa: T201
 """Talk to llamactl with the OpenAI SDK: pip install openai
 
-LLAMACTL_KEY=$(llamactl keys create example) python openai_client.py MODEL [PROMPT]
+OPENAI_API_KEY=$(llamactl keys create example) python openai_client.py MODEL [PROMPT]
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import openai
 
 
 def main() -> None:
-    key = os.environ.get("LLAMACTL_KEY")
+    key = os.environ.get("OPENAI_API_KEY")
     if len(sys.argv) < 2 or not key:
-        sys.exit("usage: LLAMACTL_KEY=KEY openai_client.py MODEL [PROMPT]; `llamactl keys create NAME` makes a key")
+        sys.exit("usage: OPENAI_API_KEY=KEY openai_client.py MODEL [PROMPT]; `llamactl keys create NAME` makes a key")
     model = sys.argv[1]
     prompt = sys.argv[2] if len(sys.argv) > 2 else "Count from one to ten."
     url = os.environ.get("LLAMACTL_URL", "http://127.0.0.1:8080")

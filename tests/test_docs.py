@@ -183,7 +183,7 @@ def test_the_check_of_links_sees_what_is_broken() -> None:
 
 def console_lines(text: str) -> Iterator[str]:
     """What stands behind a prompt in console blocks, lines that end in a backslash joined."""
-    for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
+    for block in re.findall(r"```console[^\n]*\n(.*?)```", text, re.DOTALL):
         yield from (line[2:] for line in block.replace("\\\n", " ").splitlines() if line.startswith(("$ ", "# ")))
 
 
@@ -275,7 +275,7 @@ def test_the_example_of_a_unit_calls_a_command_with_settings_that_exist() -> Non
 @pytest.mark.real
 def test_the_example_of_curl_works(tmp_path: Path, llama_server: Path, tiny_gguf_model: Path) -> None:
     with daemon(tmp_path, environment={"PATH": f"{llama_server.parent}{os.pathsep}{os.environ['PATH']}"}) as running:
-        environment = {**os.environ, "URL": running.client.url, "MANAGEMENT_KEY": running.key}
+        environment = {**os.environ, "LLAMACTL_URL": running.client.url, "LLAMACTL_API_KEY": running.key}
         command = ("bash", str(ROOT / "examples" / "curl.sh"), str(tiny_gguf_model))
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -289,19 +289,19 @@ def test_the_example_of_curl_says_what_is_wrong_and_leaves_nothing_of_its_own(tm
     example = ("bash", str(ROOT / "examples" / "curl.sh"), "/no/such model.gguf")
 
     def said(**more: str) -> str:
-        environment = {name: value for name, value in os.environ.items() if name not in ("URL", "MANAGEMENT_KEY")} | more
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("LLAMACTL_")} | more
         done = subprocess.run(example, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode != 0
         return done.stdout + done.stderr
 
     with daemon(tmp_path) as running:
         url = running.client.url
-        assert "MANAGEMENT_KEY: is not set" in said(URL=url)
-        assert "this route needs a management key" in said(URL=url, MANAGEMENT_KEY="wrong")
-        assert "does not exist" in said(URL=url, MANAGEMENT_KEY=running.key)
+        assert "LLAMACTL_API_KEY: is not set" in said(LLAMACTL_URL=url)
+        assert "this route needs a management key" in said(LLAMACTL_URL=url, LLAMACTL_API_KEY="wrong")
+        assert "does not exist" in said(LLAMACTL_URL=url, LLAMACTL_API_KEY=running.key)
         assert (running.client.instances(), running.client.keys()) == ([], [])
         running.create("curl-example", "llama-server -m /other.gguf")
-        assert "curl-example" in said(URL=url, MANAGEMENT_KEY=running.key)
+        assert "curl-example" in said(LLAMACTL_URL=url, LLAMACTL_API_KEY=running.key)
         (kept,) = running.client.instances()
         assert kept["options"]["backend_options"]["model"] == "/other.gguf"
 
@@ -310,7 +310,7 @@ def test_the_example_with_the_openai_sdk_says_what_is_wrong(tmp_path: Path) -> N
     example = (sys.executable, str(ROOT / "examples" / "openai_client.py"), "tiny")
 
     def said(**more: str) -> str:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("LLAMACTL_")} | more
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("LLAMACTL_", "OPENAI_"))} | more
         done = subprocess.run(example, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, done.stdout) == (1, "")
         return done.stderr
@@ -318,8 +318,8 @@ def test_the_example_with_the_openai_sdk_says_what_is_wrong(tmp_path: Path) -> N
     with daemon(tmp_path) as running:
         url = running.client.url
         assert "llamactl keys create NAME" in said(LLAMACTL_URL=url)
-        assert said(LLAMACTL_URL=url, LLAMACTL_KEY="wrong").startswith("401: ")
-    assert said(LLAMACTL_URL=url, LLAMACTL_KEY="any").startswith(f"no answer from {url}: ")
+        assert said(LLAMACTL_URL=url, OPENAI_API_KEY="wrong").startswith("401: ")
+    assert said(LLAMACTL_URL=url, OPENAI_API_KEY="any").startswith(f"no answer from {url}: ")
 
 
 @pytest.mark.real
@@ -327,7 +327,7 @@ def test_the_example_with_the_openai_sdk_works(tmp_path: Path, llama_server: Pat
     with daemon(tmp_path) as running:
         running.create("tiny", f"{llama_server} -m {tiny_gguf_model} -c 2048 -t 1")
         key = running.client.create_key("example")["key"]
-        environment = {**os.environ, "LLAMACTL_URL": running.client.url, "LLAMACTL_KEY": key}
+        environment = {**os.environ, "LLAMACTL_URL": running.client.url, "OPENAI_API_KEY": key}
         example = (sys.executable, str(ROOT / "examples" / "openai_client.py"))
         done = subprocess.run((*example, "tiny"), env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, done.stdout.splitlines()[0]) == (0, "models: tiny"), done.stderr
