@@ -117,32 +117,34 @@ class Shell:
         if line.goes_on:
             if line.typed.startswith("llamactl serve"):
                 self.end_the_rest()
-            self._type(f". {script} </dev/null >{out} 2>&1 &")
+            self._type(
+                f"{{ trap : TERM; . {script}; }} </dev/null >{out} 2>&1 &"
+            )  # the trap: it outlives what it runs, and reaps it
             awaited = "listens on" if line.typed.startswith("llamactl serve") else "\n"
             wait_for(lambda: out.exists() and awaited in out.read_text(), timeout)
             if line.typed.startswith("llamactl serve"):
-                self.find_the_daemon()
+                elsewhere = re.search(r"--data-dir ~/(\S+)", line.typed)
+                self.find_the_daemon(self.home / elsewhere[1] if elsewhere else self.data)
             return Answer(0, out.read_text())
         self._type(f". {script} </dev/null >{out} 2>&1; echo $? >{done}.part; mv {done}.part {done}")
         wait_for(done.exists, timeout)
         return Answer(int(done.read_text()), out.read_text(errors="replace"))
 
-    def find_the_daemon(self) -> None:
+    def find_the_daemon(self, data: Path) -> None:
         """What a reader has at hand: where the daemon listens, and its management key. curl is led there from where it listens
         by default, and says on a line of its own what it was answered."""
-        url = (self.data / "address").read_text().strip()
+        url = (data / "address").read_text().strip()
         there = url.removeprefix("http://")
         redirected = "".join(f"connect-to = {host}:8080:{there}\n" for host in ("127.0.0.1", "localhost"))
         (self.home / ".curlrc").write_text(
             f'{redirected}write-out = "%{{stderr}}\\n[curl %{{method}} %{{http_code}} %{{url}}]\\n"\n'
         )
-        key = (self.data / "management.key").read_text().strip()
+        key = (data / "management.key").read_text().strip()
         self._type(f"export LLAMACTL_URL={url} LLAMACTL_API_KEY={key} OLD_KEY={key}")
 
     def end_the_rest(self) -> None:
         """End what goes on, the daemon last, and wait for it."""
-        groups = "for job in $(jobs -p | tac); do kill -- -$job; while kill -0 -- -$job; do sleep 0.02; done; done"
-        self.run(Line(f"{{ {groups}; wait; }} 2>/dev/null", ""))
+        self.run(Line("for job in $(jobs -p | tac); do kill -- -$job; wait $job; done", ""))
 
     def close(self) -> None:
         try:
