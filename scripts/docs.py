@@ -258,8 +258,10 @@ def _option(option: click.Option) -> tuple[str, str]:
 
 
 def replaced() -> str:
-    """llamactl's keys that are settings no more."""
-    return table(("llamactl's key", "instead"), ([code(key), instead] for key, instead in legacy.KEYS.items()))
+    """llamactl's keys and variables that are settings no more."""
+    keys = table(("llamactl's key", "instead"), ([code(key), instead] for key, instead in legacy.KEYS.items()))
+    names = table(("llamactl's variable", "instead"), ([code(name), instead] for name, instead in legacy.VARIABLES.items()))
+    return f"{keys}\n{names}"
 
 
 def swap() -> str:
