@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llamactl_py.backends import Backend, backend
 from llamactl_py.config.settings import Instances, Settings
@@ -150,7 +150,7 @@ class Workshop:
         refuse_missing_model(kind, options)
         found = self.program(kind, options)
         line = kind.command_line(
-            options.backend_options,
+            in_home(kind, options.backend_options),
             command=found.words,
             name=name,
             host=host,
@@ -302,6 +302,12 @@ def executable(words: tuple[str, ...], search: str, remedy: str) -> tuple[str, .
     if found is None:
         raise StartFailed(f"{words[0]!r} is not an executable file or a command on PATH; {remedy}")
     return (str(Path(found).absolute()), *words[1:])
+
+
+def in_home(kind: Backend, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """*options* with a model below ~ under its whole path: a shell would write it so, and here is none."""
+    path = kind.model_path(options)
+    return {**options, "model": os.path.expanduser(path)} if path and path.startswith("~") else options  # noqa: PTH111
 
 
 def refuse_missing_model(kind: Backend, options: InstanceOptions) -> None:

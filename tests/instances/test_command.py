@@ -218,6 +218,16 @@ class TestModel:
     def test_what_exists_or_is_no_path_of_this_machine_is_left_to_the_server(self, model: str) -> None:
         refuse_missing_model(LLAMA, options(backend_options={"model": model}))
 
+    def test_a_model_below_the_home_directory_is_given_by_its_whole_path(
+        self, make: Make, program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        (tmp_path / "a model.gguf").touch()
+        wanted = options(backend_options={"model": "~/a model.gguf"}, command_override=str(program))
+        argv = make().compose("a", wanted, "127.0.0.1", 8001, None).command.argv
+        assert argv[argv.index("--model") + 1] == str(tmp_path / "a model.gguf")
+        assert wanted.backend_options["model"] == "~/a model.gguf"
+
     def test_no_model_is_no_missing_model(self) -> None:
         refuse_missing_model(LLAMA, options())
 
