@@ -152,11 +152,13 @@ def test_what_the_files_say_is_in_force(tmp_path: Path) -> None:
     assert settings("open").auth.require_inference_auth is False
 
 
-async def test_a_daemon_runs_with_all_that_is_shown(tmp_path: Path) -> None:
+async def test_a_daemon_runs_with_all_that_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # its logs_dir is relative
     (tmp_path / "llamactl.yaml").write_text(SHOWN["everything"])
     async with house(tmp_path, config=tmp_path / "llamactl.yaml") as h:
         await h.create("a")
         assert (await h.chat("a"))[0] == 200
+    assert (tmp_path / "data_dir" / "logs" / "a.log").exists()
 
 
 async def test_the_words_for_docker_begin_with_run_once(tmp_path: Path) -> None:
