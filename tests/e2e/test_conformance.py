@@ -22,7 +22,7 @@ from tests.support.daemons import Daemon, daemon
 from tests.support.house import STUB
 
 EXAMPLES = int(os.environ.get("LLAMACTL_TEST_SCHEMATHESIS_EXAMPLES", "6"))
-FEWEST, FEWEST_LINKS = 3000, 40
+FEWEST, FEWEST_LINKS = 3000, 20
 DESCRIPTION = Path(__file__).parents[2] / "apidocs" / "openapi.json"
 KINDS = ("llama-cpp", "llama-cpp-python", "lmdeploy", "mlx", "sglang", "vllm")
 SETTINGS = {
@@ -102,7 +102,7 @@ def configuration(key: str) -> str:
     """schemathesis.toml."""
     lines = ["[auth.openapi.managementKey]", f"bearer = {json.dumps(key)}"]
     lines += ["[phases.fuzzing.generation]", f"max-examples = {EXAMPLES}"]
-    lines += ["[phases.stateful]", "max-steps = 12", "[phases.stateful.generation]", f"max-examples = {EXAMPLES * 30}"]
+    lines += ["[phases.stateful]", "max-steps = 12", "[phases.stateful.generation]", f"max-examples = {EXAMPLES * 60}"]
     for check, content in EVERYWHERE.items():
         lines += [f"[checks.{check}]", *_pairs(content)]
     for allowance in ALLOWANCES:
