@@ -26,6 +26,7 @@ from llamactl_py.ground.errors import LlamactlError, ShuttingDown, StorageFailed
 from llamactl_py.ground.importing import without_certificates
 from llamactl_py.ground.memory import settle
 from llamactl_py.ground.ticket import Ticket
+from llamactl_py.ground.waiting import within
 from llamactl_py.instances.command import ENGINE, Workshop, inherited
 from llamactl_py.instances.declared import Declaration, read_declared
 from llamactl_py.instances.fleet import Fleet
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+HEAD_START = 0.1
+"""Seconds for requests that the front answers, before what all others need is imported; who needs it does not wait for that."""
 LAST_MOMENT = 1.0
 """Seconds for what is still open when every instance is down: half-sent requests, answers about to go out."""
 
@@ -219,7 +222,7 @@ async def _shut_down(
 
 async def _furnish(door: Door, services: Services, access: AccessLog | None) -> web.AppRunner:
     """Have everything answered that the front does not answer itself. To import aiohttp and the management API takes as long as
-    all the rest of our start, so it is done beside the first requests."""
+    all the rest of our start, so it is done beside the first requests, and as it slows them down, a moment after them."""
 
     def load() -> Callable[[Services, AccessLog | None, float], web.AppRunner]:
         with without_certificates():
@@ -227,6 +230,7 @@ async def _furnish(door: Door, services: Services, access: AccessLog | None) -> 
 
         return runner_for
 
+    await within(HEAD_START, door.wants_aiohttp.wait())
     runner = (await asyncio.to_thread(load))(services, access, LAST_MOMENT)
     await runner.setup()
     assert runner.server is not None  # it is set up

@@ -34,6 +34,8 @@ class Door:
         self.log = log
         self.desk, self.bodies, self.patience, self.is_open = desk, bodies, patience, is_open
         self.fronts: set[Front] = set()
+        self.wants_aiohttp = asyncio.Event()
+        """Somebody waits for it."""
         self.time: Callable[[], float] = asyncio.get_running_loop().time
         self._tasks: asyncio.TaskGroup
 

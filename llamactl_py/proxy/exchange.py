@@ -10,10 +10,12 @@ from collections.abc import Callable
 from llamactl_py.instances.target import Target
 from llamactl_py.proxy.client import Client, has_left
 from llamactl_py.proxy.heads import answer_framing, answer_lines
-from llamactl_py.proxy.http1 import MAX_HEAD, SIZE_LINES, AnswerHead, Chunks, Malformed, Mould, cut_length
+from llamactl_py.proxy.http1 import LONGEST_KNOWN, MAX_HEAD, AnswerHead, Chunks, Malformed, Mould, cut_length, size_lines
 
 HIGH_WATER = 1 << 16
 """Bytes that may wait for a client before we stop reading from its backend."""
+LOOK_EVERY = 1 << 14
+"""Bytes that may be passed on without a look at how many of them wait."""
 MAX_INTERIM = 20
 SETTLE = 0.05
 """Seconds to wait whether a close, behind a body that ends with its connection, was the death of the backend."""
@@ -86,6 +88,11 @@ class Exchange:
     _seen = 0
     _silent_since = 0.0
     _watch: Watch
+    _look_at = 0
+    """From so many bytes sent on, a look at how many of them wait is due."""
+    _unheard: list[bytes]
+    """Chunks that were passed on, and that *_watch* has not seen yet."""
+    _beginnings: list[bytes | tuple[()]]
 
     def __init__(self, client: Client, target: Target, may_upgrade: bool = False) -> None:
         transport = client.transport
@@ -117,7 +124,9 @@ class Exchange:
 
     def fail(self, why: str, is_closing: bool = False) -> None:
         """The backend did not give a whole answer."""
-        self.is_between = False
+        if self._chunks:
+            self.is_between = False
+            self._hear_the_rest()
         if not self.failure and not self.is_complete:
             self.failure, self.failure_is_closing = why, is_closing
 
@@ -141,20 +150,28 @@ class Exchange:
             self.fail(f"was silent for {silence:g} seconds (server.response_timeout)")
 
     def pass_chunk(self, data: bytes) -> bool:
-        """Where it `is_between`, pass *data* on if it is just one chunk, and nothing else waits for the client: so streams of
-        events come, and there is nothing to decide. False if `feed` has to look at it."""
-        transport = self._transport
+        """Where it `is_between`, pass *data* on if it is just one chunk: so streams of events come, nothing to decide. False if
+        `feed` has to look at it; that is also who looks, from time to time, how much waits for the client."""
+        size = len(data)
         if (
-            not data.startswith(SIZE_LINES[len(data)])
+            size > LONGEST_KNOWN
+            or not data.startswith(self._beginnings[size])
             or not data.endswith(b"\r\n")
-            or transport.get_write_buffer_size()
-            or transport.is_closing()
+            or self.sent > self._look_at
         ):
             return False
-        transport.write(data)
-        self.sent += len(data)
-        self._watch(data)
+        try:
+            self._transport.write(data)
+        except RuntimeError:  # it was closed; we hear of that in a moment
+            return False
+        self.sent += size
+        self._unheard.append(data)
         return True
+
+    def _hear_the_rest(self) -> None:
+        unheard, self._unheard = self._unheard, []
+        for piece in unheard:
+            self._watch(piece)
 
     def feed(self, data: bytes) -> None:
         """Bytes from the backend. Raises Malformed, also when the answer was complete before: what follows it is nobody's."""
@@ -249,7 +266,7 @@ class Exchange:
             return
         self._left = self.length or 0
         if head.is_chunked:
-            self._chunks = Chunks()
+            self._chunks, self._unheard, self._beginnings = Chunks(), [], size_lines()
             self.is_between = client.speaks_11
         self._send(text)
         if rest:
@@ -277,6 +294,7 @@ class Exchange:
 
     def _feed_chunks(self, data: bytes) -> None:
         assert self._chunks
+        self._hear_the_rest()
         payload: list[bytes] | None = None if self._client.speaks_11 else []
         taken = self._chunks.feed(data, payload)
         if payload is None:
@@ -299,5 +317,6 @@ class Exchange:
     def _write(self, data: bytes) -> None:
         self.sent += len(data)
         self._send(data)
+        self._look_at = self.sent + LOOK_EVERY
         if self._transport.get_write_buffer_size() > HIGH_WATER:
             self.is_full = True

@@ -292,6 +292,7 @@ class Front(asyncio.Protocol):
         assert self.transport is not None
         if self._door.aiohttp is None:
             self._ahead, self._work = data, UNFURNISHED
+            self._door.wants_aiohttp.set()
             return
         self._door.fronts.discard(self)
         handler = self._door.aiohttp()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
 
 from msgspec import Struct
 
@@ -151,21 +152,19 @@ def _length(lengths: set[bytes], encodings: list[bytes], status: int, has_no_bod
     return int(next(iter(lengths))) if lengths else None
 
 
-class SizeLines(dict[int, tuple[bytes, ...]]):
-    """What exactly one chunk of so many bytes, framing included, begins with, as servers nearly always write it: small hex
-    digits and nothing more. Nothing, where no such chunk has that length or it is a long one."""
-
-    LONGEST = 1 << 12
-
-    def __missing__(self, length: int) -> tuple[bytes, ...]:
-        if length > self.LONGEST:
-            return ()
-        sizes = (length - len("\r\n\r\n") - digits for digits in (1, 2, 3))
-        lines = (b"%x\r\n" % size for size in sizes if size > 0)
-        return self.setdefault(length, tuple(line for line in lines if len(line) + int(line, 16) + 2 == length))
+LONGEST_KNOWN = 1 << 11
 
 
-SIZE_LINES = SizeLines()
+@cache
+def size_lines() -> list[bytes | tuple[()]]:
+    """By length up to LONGEST_KNOWN, framing included: what exactly one chunk of so many bytes begins with, as servers nearly
+    always write it, small hex digits and nothing more. Where no such chunk has that length, what nothing begins with."""
+    lines: list[bytes | tuple[()]] = [()] * (LONGEST_KNOWN + 1)
+    for size in range(1, LONGEST_KNOWN):
+        line = b"%x\r\n" % size
+        if (length := len(line) + size + 2) <= LONGEST_KNOWN:
+            lines[length] = line
+    return lines
 
 
 class Chunks:

@@ -119,6 +119,7 @@ def cut_short(broken: Broken, client: Client, target: Target) -> Relayed:
 
 
 async def _ask(upstream: Upstream, client: Client, question: Question, asking: Callable[[], Asking]) -> Relayed:
+    exchange: Asking | None = None
     try:
         exchange = asking()
         upstream.begin(exchange, question.head(exchange.target), question.body)
@@ -134,6 +135,8 @@ async def _ask(upstream: Upstream, client: Client, question: Question, asking: C
             first = upgrade_head(exchange.head) + exchange.rest
             return Relayed(101, await tunnel(client, question.listener, upstream.transport, first), stays_open=False)
     except BaseException:
+        if exchange:
+            exchange.lose_client()
         upstream.close()
         raise
     upstream.conclude()
