@@ -364,5 +364,7 @@ def _refusal(status: int, text: bytes, key_source: str) -> Refused:
         code = str(error)
         message = str(body.get("details", error)) if isinstance(body, dict) else f"the daemon answered {status}"
     if status == 401 and key_source:
-        message = f"{message.partition(';')[0]}; {key_source}"
+        needed, *reasons = message.split("; ")
+        expired = [f"{reason}: " for reason in reasons if " has expired " in reason]
+        message = f"{needed}; {''.join(expired)}{key_source}"
     return Refused(status, code, message)

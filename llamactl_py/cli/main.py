@@ -151,7 +151,7 @@ class Connection:
         # The key in the data directory is for the daemon there: no other machine is to be shown it.
         if not key and self.is_here and (key := _read(data_dir / paths.MANAGEMENT_KEY)):
             place = str(data_dir / paths.MANAGEMENT_KEY)
-        said = f"the key from {place} is none that this daemon knows" if key else "give one with --key-file or LLAMACTL_API_KEY"
+        said = f"the key from {place} is none that this daemon accepts" if key else "give one with --key-file or LLAMACTL_API_KEY"
         return Client(url, key, timeout, key_source=said)
 
 

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -643,10 +644,17 @@ def test_a_key_that_is_not_known_is_told_by_where_it_came_from(served: Daemon, t
             4,
             "",
             "llamactl: this route needs a management key, or a read-only one; "
-            f"the key from {place} is none that this daemon knows\n",
+            f"the key from {place} is none that this daemon accepts\n",
         )
     key_file.unlink()
     assert run(*elsewhere, "ps").err.endswith("; give one with --key-file or LLAMACTL_API_KEY\n")
+
+
+def test_a_key_that_has_expired_is_told_with_the_moment(served: Daemon) -> None:
+    key = served.client.create_key("short", scope="management", expires_at=int(time.time()) + 1)["key"]
+    wait_for(lambda: run("--data-dir", str(served.data), "ps", LLAMACTL_API_KEY=key).code == 4, 10)
+    said = run("--data-dir", str(served.data), "ps", LLAMACTL_API_KEY=key).err
+    assert re.search(r"; key 'short' has expired at \S+Z: the key from LLAMACTL_API_KEY is none that this daemon accepts$", said)
 
 
 @pytest.mark.parametrize("option", ["--url", "--key-file"])

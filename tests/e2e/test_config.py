@@ -18,7 +18,8 @@ from tests.support.daemons import Daemon, daemon, wait_for
 from tests.support.house import STUB
 
 IN_A_TERMINAL = """\
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs this with nohup has it ignored
 os.setsid()
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
