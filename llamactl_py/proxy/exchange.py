@@ -122,6 +122,11 @@ class Exchange:
     def is_over(self) -> bool:
         return self.is_complete or bool(self.failure)
 
+    @property
+    def has_heard(self) -> bool:
+        """Has the backend said anything at all?"""
+        return self.head is not None or bool(self._buffer) or self._interim > 0
+
     def fail(self, why: str, is_closing: bool = False) -> None:
         """The backend did not give a whole answer."""
         if self._chunks:
@@ -140,6 +145,8 @@ class Exchange:
         backend may be silent, in seconds; 0 for ever. Called about once a second."""
         if self.sent != self._seen or not self._silent_since:
             self._seen, self._silent_since = self.sent, now
+        if self.is_full:
+            self._silent_since = now  # we do not listen: that is no silence of the backend
         if self.is_closing:
             return
         if has_left(self._transport):

@@ -93,11 +93,9 @@ class Front(asyncio.Protocol):
             self._since = self._door.time()
         if self._work is None and self._may_write is None:
             self._read(data, looked_at)
-            return
-        self._ahead = data
-        if len(data) > HIGH_WATER and self.transport and not self._is_paused:
-            self._is_paused = True
-            self.transport.pause_reading()
+        else:
+            self._ahead = data
+        self._keep_within_bounds()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
@@ -275,11 +273,17 @@ class Front(asyncio.Protocol):
     def _go_on_reading(self) -> None:
         if self.transport is None or self.transport.is_closing() or self._work or not self._ahead:
             return
-        if self._is_paused:
-            self._is_paused = False
-            self.transport.resume_reading()
         data, self._ahead = self._ahead, b""
         self._read(data)
+        self._keep_within_bounds()
+
+    def _keep_within_bounds(self) -> None:
+        """Read on only when little is left of what was read: who sends many requests ahead does not fill our memory with them."""
+        transport, has_much = self.transport, len(self._ahead) > HIGH_WATER
+        if has_much is self._is_paused or transport is None or transport.is_closing():
+            return
+        self._is_paused = has_much
+        transport.pause_reading() if has_much else transport.resume_reading()
 
     def _dismiss(self, tell: Callable[..., None], *what: object) -> None:
         """Refuse a client in the middle of what it sends, with the last answer on this connection."""
@@ -295,6 +299,7 @@ class Front(asyncio.Protocol):
             self._door.wants_aiohttp.set()
             return
         self._door.fronts.discard(self)
+        self._keep_within_bounds()
         handler = self._door.aiohttp()
         self.transport.set_protocol(handler)
         handler.connection_made(self.transport)
@@ -304,9 +309,6 @@ class Front(asyncio.Protocol):
         """aiohttp is there now, for those who wait for it."""
         if self._work is UNFURNISHED and self.transport:
             self._work = None
-            if self._is_paused:
-                self._is_paused = False
-                self.transport.resume_reading()
             data, self._ahead = self._ahead, b""
             self._hand_over(data)
 

@@ -122,7 +122,7 @@ class Upstream(asyncio.Protocol):
         self.close()
         if exchange.has_left:
             raise ConnectionResetError("the client has left")
-        if self.rests_since and head is None and exchange.failure_is_closing and self._age < STALE_WITHIN:
+        if self.rests_since and not exchange.has_heard and exchange.failure_is_closing and self._age < STALE_WITHIN:
             raise Stale
         raise Broken(exchange.failure, head.status if head else None, exchange.sent)
 

@@ -272,6 +272,20 @@ async def test_a_client_that_only_asks_is_not_given_answers_without_end(tmp_path
         await eventually(lambda: nothing_is_held(h))
 
 
+async def test_requests_that_are_sent_far_ahead_are_read_no_further_than_64_kib(tmp_path: Path) -> None:
+    """By a client that reads its answers, and has thousands of requests on their way before it has the first."""
+    async with puppets(tmp_path) as h, h.connection() as (reader, writer):
+        writer.write(narrow(h, ["wait", 0.002], ["head", "Content-Length: 2"], ["say", "ok"]) * 6000)
+        (taken,) = [found for found in gc.get_objects() if isinstance(found, front.Front) and found.transport is not None]
+        most = 0
+        for _ in range(200):
+            assert (await answer(reader))[1] == b"ok"
+            most = max(most, len(taken._ahead))
+        assert MIB // 16 < most <= front.HIGH_WATER + MIB // 4, "no more than a read behind it"
+        writer.transport.abort()
+        await eventually(lambda: nothing_is_held(h))
+
+
 async def test_a_client_that_reads_nothing_of_a_stream_is_sent_no_more_of_it(tmp_path: Path, fast_path: bool) -> None:
     async with puppets(tmp_path, server={"fast_path": fast_path}) as h:
         port = int(h.url.rpartition(":")[2])

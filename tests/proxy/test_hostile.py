@@ -290,6 +290,20 @@ async def test_an_empty_length_is_not_taken_for_that_of_the_last_answer(canned: 
         assert status((await canned.post())[0]) == 502
 
 
+@pytest.mark.parametrize(
+    "begun",
+    [b"HTTP/1.1 200 OK\r\nContent-Ty", b"H", b"HTTP/1.1 103 Early Hints\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"],
+    ids=["half-a-head", "a-byte", "early-hints", "continue"],
+)
+async def test_a_request_that_the_backend_began_to_answer_is_not_sent_again(canned: Canned, begun: bytes) -> None:
+    canned.answer(ok("Content-Length: 3", body=b"own") + KEEP)
+    for _ in range(2):
+        assert (await canned.post())[1] == b"own"
+    canned.answer(begun)
+    assert status((await canned.post())[0]) == 502
+    assert len(canned.asked()) == 3, "the last of them on a connection that had rested"
+
+
 async def test_what_one_client_is_sent_never_reaches_another(canned: Canned) -> None:
     evil = ok("Content-Length: 4", body=b"EVIL")
     for name, answer in {

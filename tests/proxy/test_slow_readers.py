@@ -21,8 +21,9 @@ LARGE = f"""
 BODY = b'{"model":"a"}'
 
 
-@pytest.fixture
-async def h(tmp_path: Path) -> AsyncIterator[House]:
+@pytest.fixture(params=["", "1s"], ids=["", "response_timeout"])
+async def h(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[House]:
+    """One for which a backend must not be silent for a second too: while we do not listen to it, it is not."""
     program = tmp_path / "backend.py"
     program.write_text(FRAME.format(post=LARGE))
     options = {
@@ -31,7 +32,7 @@ async def h(tmp_path: Path) -> AsyncIterator[House]:
         "command_override": [sys.executable, "-S", "-E", str(program)],
         "stop_timeout": 1,
     }
-    async with house(tmp_path) as running:
+    async with house(tmp_path, server={"response_timeout": request.param} if request.param else {}) as running:
         assert (await running.ask("POST", "/api/v1/instances/a", json=options))[0] == 201
         await running.ask("POST", "/api/v1/instances/a/start")
         await running.until("a", "ready")
