@@ -128,6 +128,10 @@ class Backend(Struct, frozen=True):
         """What is wrong with an instance's own variables."""
         return ()
 
+    def doubts(self, environment: Mapping[str, str], options: Options) -> Iterable[str]:
+        """What is allowed, and probably not what was meant."""
+        return ()
+
     def words(self, options: Options) -> tuple[str, ...] | None:
         """The words that start it, where the options themselves say them; None: settings and the instance do."""
         return None

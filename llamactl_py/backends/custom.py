@@ -76,6 +76,12 @@ class Custom(Backend, frozen=True):
         for name, value in environment.items():
             yield from _unknown(f"environment.{name}", [value], MEANING)
 
+    def doubts(self, environment: Mapping[str, str], options: Options) -> Iterator[str]:
+        """A command that is never told its port: nobody can find it there."""
+        texts = (*self.arguments(options), *environment.values())
+        if not any("${PORT}" in text.replace("$${PORT}", "") for text in texts):
+            yield "neither the command nor the environment says ${PORT}: who is not told where to listen never gets ready"
+
     def arguments(self, options: Options) -> list[str]:
         """The words of the command, with its placeholders."""
         return [*_words(options, "command"), *_words(options, EXTRA)]

@@ -26,6 +26,7 @@ KEYS: Mapping[str, str] = {
     "instances.configs_dir": "instances are kept in the database in data_dir",
     "instances.log_rotation_enabled": "log_rotation_max_size: 0 switches rotation off",
     "instances.log_rotation_compress": "rotated logs are not compressed; log_rotation_backups says how many are kept",
+    "auth.inference_keys": "keys of clients are made, not configured: llamactl keys create NAME",
     "database": "the database is llamactl.db in data_dir, with one connection",
     "local_node": "there are no remote nodes",
     "nodes": "there are no remote nodes",
@@ -52,6 +53,7 @@ VARIABLES: Mapping[str, str] = {
             "DATABASE_CONN_MAX_LIFETIME",
         )
     },
+    "LLAMACTL_INFERENCE_KEYS": KEYS["auth.inference_keys"],
     "LLAMACTL_LOCAL_NODE": KEYS["local_node"],
     "LLAMACTL_DATA_DIR": "llamactl has it in an example and never reads it; LLAMACTL_DATA_DIRECTORY sets the data directory",
     "LLAMACTL_LOG_LEVEL": "llamactl serve --log-level says what is logged",

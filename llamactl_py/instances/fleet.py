@@ -23,7 +23,6 @@ from llamactl_py.instances.declared import Declaration, Difference, compare
 from llamactl_py.instances.instance import Instance
 from llamactl_py.instances.options import (
     InstanceOptions,
-    is_same_process,
     model_names,
     parse_options,
     patched,
@@ -76,7 +75,8 @@ class Fleet(Struct):
         """Raises NotFound with the nearest name."""
         found = self._instances.get(name)
         if found is None:
-            raise NotFound(f"there is no instance named {name!r}{nearest(name, self._instances)}")
+            owners = (f"; that is an alias of {each.name!r}" for each in self if name in each.options.aliases)
+            raise NotFound(f"there is no instance named {name!r}{next(owners, None) or nearest(name, self._instances)}")
         return found
 
     def on_change(self, listener: Listener) -> None:
@@ -158,7 +158,8 @@ class Fleet(Struct):
     async def change(
         self, name: str, raw: object, *, merge: bool = False, expected: Collection[str] | None = None
     ) -> tuple[Instance, tuple[str, ...]]:
-        """Replace the options by *raw*, or *merge* it into them; one that is up keeps its old ones until it is restarted.
+        """Replace the options by *raw*, or *merge* it into them; where its process would have to change for them, one that is up
+        keeps its old ones until it is restarted.
 
         *expected*: revisions of which it must have one. Raises as `create`, NotFound, Declared, and Changed.
         """
@@ -172,7 +173,7 @@ class Fleet(Struct):
             options, warnings = parse_options(wanted, self.workshop.limits, instance.options)
             self._refuse_taken(instance.name, options)
             await self.store.change(instance.name, options.stored())
-            instance.options = options
+            instance.use(options)
         self._tell_edited(instance, Edit.UPDATED)
         return warnings
 
@@ -228,10 +229,7 @@ class Fleet(Struct):
             self._employ(self._add(row, one.options))
         for one in difference.changed:
             instance = self._instances[one.name]
-            instance.options = one.options
-            if instance.running_options and is_same_process(instance.running_options, one.options):
-                instance.running_options = one.options
-            elif instance.is_wanted:
+            if not instance.use(one.options) and instance.is_wanted:
                 to_restart.append(instance)
         for one in difference.declared:
             self._instances[one.name].declared_at = one.where

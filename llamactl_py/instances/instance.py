@@ -22,7 +22,7 @@ from llamactl_py.ground.durations import show
 from llamactl_py.ground.errors import LlamactlError, StorageFailed
 from llamactl_py.ground.waiting import Watched, first_of, within
 from llamactl_py.instances.command import Launch, Workshop
-from llamactl_py.instances.options import InstanceOptions
+from llamactl_py.instances.options import InstanceOptions, is_same_process
 from llamactl_py.instances.readiness import PortStolen, until_ready
 from llamactl_py.instances.restart import GiveUp, Restart, RestartPolicy, decide
 from llamactl_py.instances.state import AT_REST, EDGES, State
@@ -121,6 +121,14 @@ class Instance:
     def last_used_at(self) -> float | None:
         """`last_used` in Unix seconds; None while it was never ready."""
         return self._now() - (asyncio.get_running_loop().time() - self.last_used) if self.last_used else None
+
+    def use(self, options: InstanceOptions) -> bool:
+        """From now on it has these; False if its process was started with others that it would see, and keeps those."""
+        self.options = options
+        if self.running_options is None or not is_same_process(self.running_options, options):
+            return False
+        self.running_options = options
+        return True
 
     # -- wishes: anybody may have them ------------------------------------------------------------------------------------
 

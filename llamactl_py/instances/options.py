@@ -134,7 +134,10 @@ def parse_options(
     ours, left_out = without_foreign(raw) if isinstance(raw, Mapping) else (raw, ())
     filled = _with_defaults(ours, defaults) if isinstance(ours, Mapping) else ours
     unmasked = _unmask(filled, old) if old and isinstance(filled, Mapping) else filled
-    options = parse(InstanceOptions, unmasked, from_text=from_text)
+    try:
+        options = parse(InstanceOptions, unmasked, from_text=from_text)
+    except Invalid as invalid:
+        raise Invalid(_placed(problem, unmasked) for problem in invalid.problems) from None
     kind = backend(options.backend_type)
     normal = kind.normalise(options.backend_options)
     problems = [
@@ -159,7 +162,19 @@ def parse_options(
     return options.model_copy(update={"backend_type": kind.type, "backend_options": dict(normal.options)}), (
         *left_out,
         *normal.warnings,
+        *kind.doubts(options.environment, normal.options),
     )
+
+
+def _placed(problem: Problem, raw: object) -> Problem:
+    """*problem* with options *raw*, or where it belongs if it is an option of the server among those of the instance."""
+    kind = raw.get("backend_type") if isinstance(raw, Mapping) else None
+    if not problem.what.startswith("unknown key") or kind not in BACKEND_NAMES:
+        return problem
+    flag = backend(kind).catalogue.flags.get(problem.where)
+    if flag is None or flag.owned:
+        return problem
+    return Problem(problem.where, f"is an option of the server: write backend_options.{problem.where}")
 
 
 def patched(options: InstanceOptions, patch: object) -> object:

@@ -65,6 +65,7 @@ class Dispatcher:
         self._changed = asyncio.Event()
         self._wakes_at = 0.0
         fleet.on_change(self._instance_changed)
+        fleet.on_reshape(self._changed.set)  # another idle_timeout means another moment to wake
 
     def __repr__(self) -> str:
         waiting = [f"{claim.instance.name} ({claim.waits_for})" for claim in self._claims]

@@ -388,8 +388,24 @@ async def test_a_change_that_is_taken_back_needs_no_restart(h: House) -> None:
     await h.create("a")
     await h.ask("POST", f"{BASE}/a/start")
     await h.until("a", "ready")
-    assert (await h.ask("PUT", f"{BASE}/a", json=h.stub_options("a", idle_timeout=7)))[1]["restart_required"]
+    assert (await h.ask("PATCH", f"{BASE}/a", json={"environment": {"NEW": "1"}}))[1]["restart_required"]
     assert not (await h.ask("PUT", f"{BASE}/a", json=h.stub_options("a")))[1]["restart_required"]
+
+
+async def test_what_a_process_has_nothing_to_do_with_counts_at_once(h: House) -> None:
+    await h.create("a")
+    assert (await h.chat("a"))[0] == 200
+    pid = (await h.get("a"))["pid"]
+    body = (await h.ask("PATCH", f"{BASE}/a", json={"aliases": ["other"]}))[1]
+    assert (body["pid"], body["restart_required"]) == (pid, False)
+    assert (await h.chat("other"))[0] == 200
+    status, body = await h.ask("GET", f"{BASE}/other")
+    assert (status, body["details"]) == (404, "there is no instance named 'other'; that is an alias of 'a'")
+    services = h.daemon.services
+    await services.dispatcher.stop(services.fleet.get("a"))
+    assert (await h.chat("a"))[0] == 200
+    await h.ask("PATCH", f"{BASE}/a", json={"idle_timeout": 0.001})  # minutes: it has been idle for longer already
+    await h.until("a", "stopped")
 
 
 # ---- delete

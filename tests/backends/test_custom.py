@@ -8,7 +8,9 @@ import pytest
 
 from llamactl_py.backends import BACKENDS, Served, parse_command
 from llamactl_py.backends.placeholders import UnknownPlaceholder, fill
+from llamactl_py.config.settings import Instances
 from llamactl_py.ground.errors import BadCommand, Invalid
+from llamactl_py.instances.options import parse_options
 
 CUSTOM = BACKENDS["custom"]
 
@@ -138,3 +140,18 @@ def test_filling_in_is_done_once() -> None:
     assert fill("${", {}) == "${"
     with pytest.raises(UnknownPlaceholder):
         fill("${}", {"A": "x"})
+
+
+@pytest.mark.parametrize(
+    ("command", "environment", "is_doubted"),
+    [
+        ("sleep 1000", {}, True),
+        ("serve ${PORT}", {}, False),
+        ("serve", {"ADDRESS": "${HOST}:${PORT}"}, False),
+        ("serve $${PORT}", {}, True),
+    ],
+)
+def test_a_command_that_is_not_told_its_port_is_doubted(command: str, environment: dict[str, str], is_doubted: bool) -> None:
+    raw = {"backend_type": "custom", "backend_options": {"command": command}, "environment": environment}
+    _, warnings = parse_options(raw, Instances())
+    assert any("never gets ready" in warning for warning in warnings) is is_doubted

@@ -108,7 +108,8 @@ def test_the_servers_options_are_brought_into_their_one_form_with_warnings() -> 
     ("raw", "where", "what"),
     [
         ({"idel_timeout": 5}, "idel_timeout", "unknown key (did you mean 'idle_timeout'?)"),
-        ({"ctx_size": 5}, "ctx_size", "unknown key"),
+        ({"ctx_size": 5}, "ctx_size", "is an option of the server: write backend_options.ctx_size"),
+        ({"kontext": 5}, "kontext", "unknown key"),
         ({"backend_type": None}, "backend_type", "is required"),
         ({"backend_type": 5}, "backend_type", "input should be a valid string, got 5"),
         ({"backend_type": "vlm"}, "backend_type", "unknown backend 'vlm' (did you mean 'vllm'?)"),
