@@ -161,8 +161,8 @@ def flag(request: web.Request, name: str) -> bool:
 
 def whole_number(request: web.Request, name: str, default: int, least: int, most: int) -> int:
     """A numeric query parameter. Raises Invalid."""
-    text = request.query.get(name, "")
-    if not text:
+    text = request.query.get(name)
+    if text is None:
         return default
     if not re.fullmatch(r"-?[0-9]{1,12}", text) or not least <= int(text) <= most:
         raise Invalid([Problem(name, f"{text[:40]!r} is not a whole number from {least} to {most}")])
