@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from llamactl_py.importers import llama_swap, llamactl
-from llamactl_py.importers.llamactl import read_database
+from llamactl_py.importers.database import read_database
 from llamactl_py.importers.write import Imported
 
 __all__ = ["Imported", "read", "read_database"]

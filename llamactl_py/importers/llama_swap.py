@@ -7,6 +7,7 @@ from typing import Any
 from llamactl_py.ground.errors import BadRequest
 from llamactl_py.importers import macros
 from llamactl_py.importers.llama_swap_model import Model, convert
+from llamactl_py.importers.values import Tell, entries, line_of, section, shown, whole
 from llamactl_py.importers.write import Imported, harmless
 
 NEVER = "365d"
@@ -36,6 +37,7 @@ DROPPED = {
 }
 """Keys that are left out, and what there is instead."""
 
+_STARTUP = "hooks.on_startup"
 _NO_SUCH = "there is nothing like it here"
 
 
@@ -47,21 +49,22 @@ def read(text: str) -> Imported:
         raise BadRequest("this is no file of llama-swap: it has no section 'models'")
     made = Imported("llama-swap")
     everywhere = macros.macros_of(tree)
-    whole = macros.fill({key: value for key, value in tree.items() if key not in ("models", "macros")}, everywhere)
+    left = [macros.MAX_TEXT]
+    rest = macros.fill({key: value for key, value in tree.items() if key not in ("models", "macros")}, everywhere, left)
     names: dict[str, str] = {}
     for model_id, raw in models.items():
         own = macros.of_model(model_id, everywhere, macros.macros_of(raw) if isinstance(raw, dict) else [])
-        filled = macros.fill(_without_comments(raw), own)
+        filled = macros.fill(_without_comments(raw), own, left)
         name = made.name_for(model_id)
         if (options := convert(Model(model_id, filled, lines, made))) is not None:
             names[model_id] = name
             made.instances[name] = _named(made, lines, name, model_id, options)
-    _settings(made, whole, lines)
-    _preload(made, whole, lines, names)
-    _groups(made, whole, lines, names)
-    for key in whole:
+    _settings(made, rest, lines)
+    _preload(made, rest, lines, names)
+    _groups(made, rest, lines, names)
+    for key in rest:
         if key not in _HANDLED:
-            made.note(lines[key], key, f"was left out: {DROPPED.get(key, _NO_SUCH)}")
+            made.note(line_of(lines, key), key, f"was left out: {DROPPED.get(key, _NO_SUCH)}")
     return made
 
 
@@ -79,32 +82,38 @@ def _without_comments(raw: Any) -> Any:
 def _named(made: Imported, lines: dict[str, int], name: str, model_id: str, options: dict[str, Any]) -> dict[str, Any]:
     if name == model_id:
         return options
-    made.note(lines[f"models.{model_id}"], f"models.{model_id}", f"is called {name} here; its old name is an alias")
+    made.note(line_of(lines, f"models.{model_id}"), f"models.{model_id}", f"is called {name} here; its old name is an alias")
     return {**options, "aliases": [*options.get("aliases", ()), model_id]}
 
 
+def _tell(made: Imported, lines: dict[str, int], key: str) -> Tell:
+    return made.noting(line_of(lines, key), key)
+
+
 def _settings(made: Imported, tree: dict[str, Any], lines: dict[str, int]) -> None:
-    ttl = tree.get("globalTTL") or 0
-    made.set("instances", "default_idle_timeout", f"{ttl}s" if isinstance(ttl, int) and ttl > 0 else NEVER)
-    if isinstance(seconds := tree.get("unloadTimeout"), int) and seconds > 0:
-        made.set("instances", "default_stop_timeout", f"{seconds}s")
-    if isinstance(seconds := tree.get("healthCheckTimeout"), int):
-        made.set("instances", "default_start_timeout", f"{max(seconds, 15)}s")
-    if isinstance(port := tree.get("startPort"), int) and 0 < port < 65535:
+    ttl, stop, start, port = (
+        whole(tree.get(key), _tell(made, lines, key)) for key in ("globalTTL", "unloadTimeout", "healthCheckTimeout", "startPort")
+    )
+    made.set("instances", "default_idle_timeout", f"{ttl}s" if ttl is not None and ttl > 0 else NEVER)
+    if stop is not None and stop > 0:
+        made.set("instances", "default_stop_timeout", f"{stop}s")
+    if start is not None:
+        made.set("instances", "default_start_timeout", f"{max(start, 15)}s")
+    if port is not None and 0 < port < 65535:
         made.set("instances", "port_range", [port, min(port + PORTS, 65535)])
-        made.note(lines["startPort"], "startPort", "is the first port of a range; a port is tried before it is given")
+        made.note(line_of(lines, "startPort"), "startPort", "is the first port of a range; a port is tried before it is given")
 
 
 def _preload(made: Imported, tree: dict[str, Any], lines: dict[str, int], names: dict[str, str]) -> None:
-    startup = (tree.get("hooks") or {}).get("on_startup") if isinstance(tree.get("hooks"), dict) else None
-    wanted = startup.get("preload") if isinstance(startup, dict) else None
+    startup = section(section(tree.get("hooks"), _tell(made, lines, "hooks")).get("on_startup"), _tell(made, lines, _STARTUP))
+    wanted = entries(startup.get("preload"), "models", _tell(made, lines, f"{_STARTUP}.preload"))
     by_alias = {alias: name for name, options in made.instances.items() for alias in options.get("aliases", ())}
-    for at, model_id in enumerate(wanted if isinstance(wanted, list) else ()):
-        if name := names.get(model_id) or by_alias.get(model_id):
+    for at, model_id in enumerate(wanted):
+        if name := names.get(str(model_id)) or by_alias.get(str(model_id)):
             made.instances[name]["autostart"] = True
         else:
-            key = f"hooks.on_startup.preload.{at}"
-            made.note(lines[key], key, f"was left out: there is no model {model_id!r}")
+            key = f"{_STARTUP}.preload.{at}"
+            made.note(line_of(lines, key), key, f"was left out: there is no model {shown(model_id)}")
 
 
 def _groups(made: Imported, tree: dict[str, Any], lines: dict[str, int], names: dict[str, str]) -> None:
@@ -115,8 +124,9 @@ def _groups(made: Imported, tree: dict[str, Any], lines: dict[str, int], names: 
     limits: dict[str, int] = {}
     for group, raw in groups.items():
         key = f"{where}.{group}"
-        rules = raw if isinstance(raw, dict) else {}
-        members = [names[member] for member in rules.get("members") or () if member in names]
+        rules = section(raw, _tell(made, lines, key))
+        listed = entries(rules.get("members"), "models", _tell(made, lines, f"{key}.members"))
+        members = _members(made, lines, f"{key}.members", listed, names)
         grouped |= set(members)
         label = harmless(group)
         for name in members:
@@ -128,7 +138,7 @@ def _groups(made: Imported, tree: dict[str, Any], lines: dict[str, int], names: 
         at_once, others = (max(at_once, size), others) if exclusive else (at_once, others + size)
         if swap:
             limits[label] = 1
-        _tell_group(made, lines.get(key, 0), key, rules)
+        _tell_group(made, line_of(lines, key), key, rules)
     at_once = max(at_once, 1 if len(grouped) < len(made.instances) else 0)
     made.set("instances", "max_running_instances", max(at_once + others, 1))
     if limits:
@@ -137,17 +147,24 @@ def _groups(made: Imported, tree: dict[str, Any], lines: dict[str, int], names: 
 
 def _find_groups(made: Imported, tree: dict[str, Any], lines: dict[str, int]) -> tuple[str, dict[str, Any]]:
     """They stand in one of two places."""
-    routing = tree.get("routing") if isinstance(tree.get("routing"), dict) else {}
-    assert isinstance(routing, dict)
-    router = routing.get("router") or {}
-    settings = router.get("settings") or {} if isinstance(router, dict) else {}
+    routing = section(tree.get("routing"), _tell(made, lines, "routing"))
+    router = section(routing.get("router"), _tell(made, lines, "routing.router"))
+    where = "routing.router.settings"
+    settings = section(router.get("settings"), _tell(made, lines, where))
     if "scheduler" in routing:
-        made.note(lines["routing.scheduler"], "routing.scheduler", "was left out: requests have no priorities")
+        _tell(made, lines, "routing.scheduler")("was left out: requests have no priorities")
     if "matrix" in settings:
-        made.note(lines["routing.router.settings.matrix"], "routing.router.settings.matrix", f"was left out: {DROPPED['matrix']}")
-    if isinstance(found := settings.get("groups"), dict):
-        return "routing.router.settings.groups", found
-    return "groups", tree["groups"] if isinstance(tree.get("groups"), dict) else {}
+        _tell(made, lines, f"{where}.matrix")(f"was left out: {DROPPED['matrix']}")
+    if found := section(settings.get("groups"), _tell(made, lines, f"{where}.groups")):
+        return f"{where}.groups", found
+    return "groups", section(tree.get("groups"), _tell(made, lines, "groups"))
+
+
+def _members(made: Imported, lines: dict[str, int], where: str, listed: list[Any], names: dict[str, str]) -> list[str]:
+    for at, member in enumerate(listed):
+        if str(member) not in names:
+            _tell(made, lines, f"{where}.{at}")(f"was left out: there is no model {shown(member)}")
+    return [names[str(member)] for member in listed if str(member) in names]
 
 
 def _tell_group(made: Imported, line: int, key: str, rules: dict[str, Any]) -> None:

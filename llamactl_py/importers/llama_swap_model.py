@@ -13,6 +13,7 @@ from msgspec import Struct
 from llamactl_py.backends import Parsed, backend, parse_command
 from llamactl_py.backends.placeholders import STOP_MEANING
 from llamactl_py.ground.errors import Invalid
+from llamactl_py.importers.values import entries, line_of, shown, whole
 from llamactl_py.importers.write import Imported, command_text
 from llamactl_py.instances.options import InstanceOptions
 
@@ -52,7 +53,13 @@ class Model(Struct, frozen=True):
 
     def note(self, key: str, what: str) -> None:
         path = f"models.{self.id}" + (f".{key}" if key else "")
-        self.made.note(self.lines.get(path) or self.lines[f"models.{self.id}"], path, what)
+        self.made.note(line_of(self.lines, path), path, what)
+
+    def whole(self, key: str) -> int | None:
+        return whole(self.get(key), lambda what: self.note(key, what))
+
+    def entries(self, key: str, of: str) -> list[Any]:
+        return entries(self.get(key), of, lambda what: self.note(key, what))
 
 
 def convert(model: Model) -> dict[str, Any] | None:
@@ -67,7 +74,7 @@ def convert(model: Model) -> dict[str, Any] | None:
     entry = _known(model, words, environment) or _custom(model, words)
     if environment:
         entry["environment"] = environment
-    if isinstance(aliases := model.get("aliases"), list) and aliases:
+    if aliases := model.entries("aliases", "names"):
         entry["aliases"] = [str(alias) for alias in aliases]
     _timeouts(model, entry)
     for key in model.raw:
@@ -78,13 +85,18 @@ def convert(model: Model) -> dict[str, Any] | None:
 
 def _words(model: Model, key: str, text: object) -> list[str]:
     """As llama-swap splits a command: a line end is a blank, with a backslash before it or without."""
-    lines = str(text or "").split("\n")
+    if text is not None and not isinstance(text, str):
+        model.note(key, f"was left out: expected a command as text, got {shown(text)}; write it as one would type it")
+        return []
+    lines = (text or "").split("\n")
     joined = "\n".join(line.rstrip()[:-1] + " " if line.rstrip().endswith("\\") else line for line in lines)
     try:
         words = shlex.split(joined)
     except ValueError as error:
         model.note(key, f"was left out: {str(error).lower()}")
         return []
+    if any(word.startswith("#") for word in words):
+        model.note(key, "a word begins with #, which is no comment in the middle of a line; remove it if it was meant as one")
     for name in sorted({name for word in words for name in _PLACEHOLDER.findall(word)}):
         if name not in ("PORT", "PID") and not name.startswith("env."):
             model.note(key, f"${{{name}}} is no macro that is defined; it stays as it is")
@@ -110,8 +122,8 @@ def _with_port(model: Model, words: list[str]) -> list[str]:
 
 def _environment(model: Model) -> dict[str, str]:
     found: dict[str, str] = {}
-    for at, pair in enumerate(model.get("env") or ()):
-        name, equals, value = str(pair).partition("=")
+    for at, pair in enumerate(model.entries("env", "NAME=value")):
+        name, equals, value = pair.partition("=") if isinstance(pair, str) else ("", "", "")
         if equals and name:
             found[name] = value
         else:
@@ -185,8 +197,8 @@ def _custom(model: Model, words: Sequence[str]) -> dict[str, Any]:
 
 
 def _timeouts(model: Model, entry: dict[str, Any]) -> None:
-    ttl, stop = model.get("ttl"), model.get("unloadTimeout")
-    if isinstance(ttl, int) and ttl >= 0:
+    ttl, stop = model.whole("ttl"), model.whole("unloadTimeout")
+    if ttl is not None and ttl >= 0:
         entry["idle_timeout"] = f"{ttl}s" if ttl else "365d"
-    if isinstance(stop, int) and stop > 0:
+    if stop is not None and stop > 0:
         entry["stop_timeout"] = f"{stop}s"

@@ -11,8 +11,14 @@ from llamactl_py.ground.errors import BadRequest
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 50_000
+MAX_PATH = 1000
+"""Characters of a dotted name: each value's is kept, with the line."""
 MAX_TEXT = 1 << 20
-"""Characters that macros may make of one value: each may hold others several times."""
+"""Characters that macros may make of one file: each may hold others several times."""
+MAX_MACROS = 1000
+"""Each is looked for in every value."""
+
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 Macros = list[tuple[str, Any]]
 
@@ -41,21 +47,41 @@ def _plain(node: yaml.Node, path: str, lines: dict[str, int], left: list[int]) -
     left[0] -= 1
     if left[0] < 0:
         raise BadRequest(f"the file comes to over {MAX_NODES} values, aliases counted")
+    if len(path) > MAX_PATH:
+        raise BadRequest(
+            f"line {node.start_mark.line + 1}: a name of over {MAX_PATH} characters, or nested as deeply; shorten it"
+        )
     lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
-        tree: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            if key_node.value == "<<" and isinstance(key_node, yaml.ScalarNode):
-                merged = _plain(value_node, f"{path}.<<", lines, left)
-                for source in merged if isinstance(merged, list) else [merged]:
-                    tree = {**source, **tree} if isinstance(source, dict) else tree
-                continue
-            below = f"{path}.{key_node.value}" if path else str(key_node.value)
-            lines[below] = key_node.start_mark.line + 1
-            tree[str(key_node.value)] = _plain(value_node, below, lines, left)
-        return tree
+        return _mapping(node, path, lines, left)
     if isinstance(node, yaml.SequenceNode):
         return [_plain(item, f"{path}.{i}", lines, left) for i, item in enumerate(node.value)]
+    return _scalar(node)
+
+
+def _mapping(node: yaml.MappingNode, path: str, lines: dict[str, int], left: list[int]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):  # whose text would have every alias in it written out
+            raise BadRequest(f"line {line}: a name is expected before the colon, got a list or an object; write it as text")
+        key = str(key_node.value)
+        if key == "<<":
+            merged = _plain(value_node, f"{path}.<<", lines, left)
+            for source in merged if isinstance(merged, list) else [merged]:
+                for name, value in source.items() if isinstance(source, dict) else ():
+                    tree.setdefault(name, value)
+            continue
+        below = f"{path}.{key}" if path else key
+        value = _plain(value_node, below, lines, left)
+        lines[below], tree[key] = line, value
+    return tree
+
+
+def _scalar(node: yaml.Node) -> Any:
+    """1:30 is text, as it is to llama-swap, and not 90 as in YAML 1.1; reading a long one takes time with its square."""
+    if node.tag in _NUMBERS and (":" in node.value or len(node.value) > 40):
+        return str(node.value)
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_object(node)
@@ -66,8 +92,10 @@ def _plain(node: yaml.Node, path: str, lines: dict[str, int], left: list[int]) -
 
 
 def macros_of(tree: Mapping[str, Any]) -> Macros:
-    """The macros that a section defines, in their order."""
+    """The macros that a section defines, in their order. Raises BadRequest for more than MAX_MACROS."""
     found = tree.get("macros")
+    if isinstance(found, dict) and len(found) > MAX_MACROS:
+        raise BadRequest(f"macros: {len(found)} of them, more than {MAX_MACROS}; remove those that are not used")
     return list(found.items()) if isinstance(found, dict) else []
 
 
@@ -78,25 +106,27 @@ def of_model(model_id: str, everywhere: Sequence[tuple[str, Any]], own: Sequence
     return list(merged.items())
 
 
-def fill(value: Any, macros: Macros) -> Any:
+def fill(value: Any, macros: Macros, left: list[int]) -> Any:
     """*value* with every macro filled in, the last one first: a macro may hold those defined before it. Raises BadRequest.
 
     Text that is one macro and nothing else takes its type. `${env.NAME}`, `${PORT}` and `${PID}` are left alone.
+    *left* has how many characters macros may still make, of MAX_TEXT.
     """
     if isinstance(value, dict):
-        return {key: fill(below, macros) for key, below in value.items()}
+        return {key: fill(below, macros, left) for key, below in value.items()}
     if isinstance(value, list):
-        return [fill(item, macros) for item in value]
+        return [fill(item, macros, left) for item in value]
     for name, filling in reversed(macros):
         if not isinstance(value, str):
             break
         reference = f"${{{name}}}"
-        if value == reference:
-            value = filling
-        elif reference in value:
-            value = value.replace(reference, _said(filling))
-            if len(value) > MAX_TEXT:
-                raise BadRequest(f"the macro {name!r} makes over {MAX_TEXT} characters of one value")
+        if not (times := value.count(reference)):
+            continue
+        said = _said(filling)
+        left[0] -= times * len(said)
+        if left[0] < 0:
+            raise BadRequest(f"the macro {name[:60]!r} makes over {MAX_TEXT} characters of the file; write the text out")
+        value = filling if value == reference else value.replace(reference, said)
     return value
 
 

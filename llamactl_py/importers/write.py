@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -12,7 +12,11 @@ from msgspec import Struct, field
 
 from llamactl_py.config.document import DECLARED
 from llamactl_py.config.expand import INSTANCE_WORDS
+from llamactl_py.ground.errors import BadRequest
 from llamactl_py.ground.names import MAX_NAME
+
+MAX_INSTANCES = 2000
+"""How many a file may have: a name is found for each among those of all."""
 
 _REFERENCE = re.compile(r"\$\{(env\.)?([A-Za-z_]\w*)\}|\$\{", re.ASCII)
 
@@ -45,8 +49,14 @@ class Imported(Struct):
     def note(self, line: int, key: str, what: str) -> None:
         self.notes.append(Note(line, key, what))
 
+    def noting(self, line: int, key: str) -> Callable[[str], None]:
+        """A function that notes what became of that key."""
+        return lambda what: self.note(line, key, what)
+
     def name_for(self, wanted: str) -> str:
-        """A name that an instance may have, as near to *wanted* as can be, and not taken yet."""
+        """A name that an instance may have, as near to *wanted* as can be, and not taken yet. Raises BadRequest for too many."""
+        if len(self.instances) >= MAX_INSTANCES:
+            raise BadRequest(f"the file has over {MAX_INSTANCES} models; import a part of it")
         base = harmless(wanted)
         taken = {name.casefold() for name in self.instances}
         name, number = base, 2
