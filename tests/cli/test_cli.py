@@ -587,13 +587,19 @@ def test_without_a_daemon_every_command_ends_with_3_and_one_line(words: tuple[st
     )
 
 
-@pytest.mark.parametrize(
-    "url", ["nonsense", "ftp://127.0.0.1", "http://", "http://127.0.0.1:port", "http://[::1", "http://127.0.0.1:1"]
-)
-def test_an_address_at_which_no_daemon_can_be_ends_with_3_and_one_line(url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("url", ["nonsense", "a:b:1", "ftp://127.0.0.1", "http://", "http://127.0.0.1:port", "http://[::1"])
+def test_a_url_that_is_none_ends_with_2_and_says_how_to_write_it(url: str, tmp_path: Path) -> None:
+    for said in (run("--url", url, "ps"), run("--data-dir", str(tmp_path), "ps", LLAMACTL_URL=url), run("--url", url, "version")):
+        assert (said.code, said.out) == (2, "")
+        told = f"{url!r} is not an address of a daemon; write it like http://127.0.0.1:8080 or 127.0.0.1:8080\n"
+        assert said.err.endswith(f"--url (or LLAMACTL_URL): {told}")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "127.0.0.1:1", "localhost:1/", "[::1]:1"])
+def test_an_address_at_which_no_daemon_is_ends_with_3_and_one_line(url: str, tmp_path: Path) -> None:
     said = run("--data-dir", str(tmp_path), "--url", url, "ps")
     assert (said.code, said.out, said.err.count("\n")) == (3, "", 1)
-    assert url in said.err
+    assert url.removesuffix("/") in said.err
 
 
 def test_a_daemon_that_was_killed_is_told_from_one_that_answers(tmp_path: Path) -> None:
@@ -615,6 +621,7 @@ def test_the_daemon_is_found_by_each_of_the_ways_that_are_documented(served: Dae
         (("--url", url, "--key-file", str(key_file), "--data-dir", elsewhere), {}),
         ((), {"LLAMACTL_URL": url, "LLAMACTL_API_KEY": served.key, "LLAMACTL_DATA_DIRECTORY": elsewhere}),
         (("--url", f"{url}/", "--data-dir", data), {}),
+        (("--url", url.removeprefix("http://"), "--data-dir", data), {}),
         (("--data-dir", data), {"LLAMACTL_DATA_DIRECTORY": elsewhere}),
         (("--key-file", str(key_file), "--data-dir", data), {"LLAMACTL_API_KEY": "wrong"}),
     ):
