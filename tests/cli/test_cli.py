@@ -289,9 +289,14 @@ def test_the_options_of_a_server_alone_make_an_instance_of_the_backend_that_is_n
 
 def test_a_name_is_given_once(llamactl: Llamactl) -> None:
     assert llamactl("create", "a", "--", *SERVER).code == 0
-    said = llamactl("create", "A", "--", *SERVER)
-    assert (said.code, said.out) == (4, "")
-    assert "taken" in said.err or "exists" in said.err
+    for words, complaint in (
+        (("a",), "an instance named 'a' exists already; choose another name, or change that one with `llamactl edit` (PATCH)"),
+        (("A",), "the name 'A' is taken by instance 'a': they differ in case only; choose another"),
+        (("b", "--alias", "a"), "the alias 'a' is taken by instance 'a': that is its name; choose another"),
+    ):
+        said = llamactl("create", *words, "--", *SERVER)
+        assert (said.code, said.out) == (4, "")
+        assert complaint in said.err
 
 
 # ---- start, stop, restart, rm
