@@ -33,9 +33,13 @@ def moment(ctx: click.Context, param: click.Parameter, value: str | None) -> int
     if value is None or value == NEVER:
         return value
     try:
-        return int(datetime.fromisoformat(value).astimezone().timestamp())
+        then = datetime.fromisoformat(value).astimezone()
     except (ValueError, OverflowError):  # then it is no date
         pass
+    else:
+        if then <= datetime.now(UTC):
+            raise click.BadParameter(f"{value!r} has passed already; give a moment to come", ctx, param)
+        return int(then.timestamp())
     try:
         if value.strip().isdigit():
             raise ValueError("a number without a unit could be anything")

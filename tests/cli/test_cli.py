@@ -269,6 +269,10 @@ def test_create_json_prints_the_instance(served: Daemon, llamactl: Llamactl) -> 
             id="a short one",
         ),
         pytest.param(("a", "--", "ollama", "serve"), 4, "'ollama' is no server program that is known here; known", id="ollama"),
+        pytest.param(("a", "--", "ollama", "serve"), 4, "; --backend custom runs any other program", id="and what to do"),
+        pytest.param(
+            ("a", "--backend", "lama", "--", "x"), 4, "known are llama-cpp (llama_cpp), llama-cpp-python", id="no such backend"
+        ),
     ],
 )
 def test_a_create_that_cannot_be_makes_nothing_and_says_why(
@@ -374,12 +378,17 @@ def test_logs_shows_the_last_lines(llamactl: Llamactl) -> None:
     assert lines[0].startswith("=== Instance a started at ")
     assert lines[-1].startswith("=== Instance a ")
     assert llamactl("logs", "-n", "3", "a").out.splitlines() == lines[-3:]
+    assert llamactl("logs", "--tail", "3", "a").out.splitlines() == lines[-3:]
     assert llamactl("logs", "-n", "0", "a").code == 2
 
 
-def test_logs_of_one_that_never_ran_are_empty_and_of_nobody_an_error(llamactl: Llamactl) -> None:
-    llamactl("create", "a", "--", *SERVER)
-    assert llamactl("logs", "a") == Said(0, "", "")
+def test_logs_of_one_that_never_ran_are_empty_for_a_reason_and_of_nobody_an_error(llamactl: Llamactl) -> None:
+    llamactl("create", "a", "--", "llama-server", "-m", "/no/such.gguf")
+    assert llamactl("logs", "a") == Said(0, "", "the log of a is empty; it is stopped: nothing was written yet\n")
+    llamactl("start", "a")
+    said = llamactl("logs", "a")
+    assert (said.code, said.out) == (0, "")
+    assert said.err.startswith("the log of a is empty; it is failed: model '/no/such.gguf' does not exist")
     assert llamactl("logs", "b").code == 4
 
 
@@ -485,7 +494,7 @@ def test_the_short_names_of_commands_for_keys_still_work(llamactl: Llamactl) -> 
     [
         (("create", "k", "--expires", "soon"), 2, "'soon' is no moment; write 30d"),
         (("create", "k", "--expires", "30"), 2, "'30' is no moment"),
-        (("create", "k", "--expires", "2001-01-01"), 4, "has passed already"),
+        (("create", "k", "--expires", "2001-01-01"), 2, "'2001-01-01' has passed already; give a moment to come"),
         (("create", "k", "--scope", "root"), 2, "'root' is not one of 'inference', 'read', 'management'"),
         (("create", "k", "--instance", "none"), 4, "instances.0: there is no instance named 'none'"),
         (("create", "k", "--scope", "read", "--no-start"), 4, "may_start: limits inference keys"),
