@@ -449,7 +449,28 @@ def test_a_key_is_printed_alone_works_is_listed_without_itself_and_revoked(serve
     with pytest.raises(Refused):
         list(user.chat("a", []))
     assert llamactl("keys", "revoke", number).code == 4
-    assert llamactl("keys", "revoke", "first").code == 2
+
+
+def test_a_key_is_meant_by_its_name_where_no_other_has_it(served: Daemon, llamactl: Llamactl) -> None:
+    for name in ("guest", "notebook", "twin", "twin"):
+        llamactl("keys", "create", name)
+    ids = {key["name"]: key["id"] for key in served.client.keys()}  # noqa: SIM118 keys of the API
+    assert json.loads(llamactl("keys", "show", "guest", "--json").out)["id"] == ids["guest"]
+    assert json.loads(llamactl("keys", "edit", "guest", "--name", "friend", "--json").out)["id"] == ids["guest"]
+    said = llamactl("keys", "revoke", "friend", "twin")
+    assert (said.code, said.out) == (2, "")
+    assert "2 keys are named 'twin'; give the number of the one that is meant: " in said.err
+    said = llamactl("keys", "revoke", "friend", "notebok")
+    assert (said.code, said.out) == (4, "")
+    assert said.err == ("llamactl: there is no key named 'notebok' (did you mean 'notebook'?); llamactl keys list shows them\n")
+    assert len(served.client.keys()) == 4
+    said = llamactl("keys", "revoke", "friend", "9999", "notebook", str(ids["guest"]))
+    assert (said.code, said.out) == (4, f"key {ids['guest']} is revoked\nkey {ids['notebook']} is revoked\n")
+    assert said.err == "llamactl: there is no key with id 9999\n"
+    left = served.client.keys()
+    assert [key["name"] for key in left] == ["twin", "twin"]
+    twin = str(ids["twin"])
+    assert json.loads(llamactl("keys", "revoke", "--json", twin).out) == [{"id": ids["twin"], "http_status": 204}]
 
 
 def test_a_key_is_made_for_some_instances_shown_and_edited(served: Daemon, llamactl: Llamactl) -> None:
@@ -502,7 +523,7 @@ def test_the_short_names_of_commands_for_keys_still_work(llamactl: Llamactl) -> 
         (("edit", "1"), 2, "nothing to change; give --name"),
         (("edit", "99", "--name", "x"), 4, "there is no key with id 99"),
         (("show", "99"), 4, "there is no key with id 99"),
-        (("show",), 2, "Missing argument 'ID'"),
+        (("show",), 2, "Missing argument 'KEY'"),
     ],
 )
 def test_mistakes_with_keys_are_told(llamactl: Llamactl, words: tuple[str, ...], code: int, told: str) -> None:
