@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,9 +12,15 @@ from urllib.parse import quote, urlencode, urlsplit
 
 Instance = dict[str, Any]
 
+_HOST_AND_PORT = re.compile(r"(\[[^\]/]*\]|[^:/@\s]+):\d+/?")
+
 
 class Unreachable(Exception):
     """No daemon answers at that address."""
+
+
+class BadAddress(Unreachable):
+    """What was given as its address cannot be one."""
 
 
 class BrokenOff(Unreachable):
@@ -29,21 +36,14 @@ class Refused(Exception):
 
 
 class Client:
-    """`Client("http://127.0.0.1:8080", key)`. Every method raises Unreachable and Refused.
+    """`Client("http://127.0.0.1:8080", key)`; raises BadAddress. Every method raises Unreachable and Refused.
 
     *key_source* says to people where the key came from.
     """
 
     def __init__(self, url: str, key: str | None, timeout: float = 300.0, *, key_source: str = "") -> None:
-        try:
-            parts = urlsplit(url)
-            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            usable = False
-        if not usable:
-            raise Unreachable(f"{url!r} is not an address of a daemon; write it like http://127.0.0.1:8080")
-        self.url = url.rstrip("/")
-        self._parts = parts
+        self.url = address(url)
+        self._parts = urlsplit(self.url)
         self._timeout = timeout
         self._key_source = key_source
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -302,6 +302,19 @@ class Client:
             raise Unreachable(f"no daemon answers at {self.url} ({_plain(error)}); is `llamactl serve` running?") from None
         finally:
             connection.close()
+
+
+def address(text: str) -> str:
+    """*text* as the URL of a daemon; HOST:PORT is one of http. Raises BadAddress."""
+    url = (f"http://{text}" if _HOST_AND_PORT.fullmatch(text) else text).rstrip("/")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise BadAddress(f"{text!r} is not an address of a daemon; write it like http://127.0.0.1:8080 or 127.0.0.1:8080")
+    return url
 
 
 def _lines(answer: http.client.HTTPResponse) -> Iterator[bytes]:

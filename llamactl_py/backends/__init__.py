@@ -55,7 +55,12 @@ def backend(name: str) -> Backend:
         if fold in (known.type, known.slug):
             return known
     hint = nearest(name, BACKEND_NAMES)
-    raise Invalid([Problem("backend_type", f"unknown backend {name!r}{hint}; known are {', '.join(BACKENDS)}")])
+    raise Invalid([Problem("backend_type", f"unknown backend {name!r}{hint}; known are {_known()}")])
+
+
+def _known() -> str:
+    """Each as `llamactl backends` lists it, with its type where that is another word."""
+    return ", ".join(one.slug if one.slug == one.type else f"{one.slug} ({one.type})" for one in BACKENDS.values())
 
 
 def recognises(kind: Backend, words: Sequence[str]) -> bool:

@@ -43,8 +43,8 @@ class Done(Struct):
         return row["state"] not in good
 
     def tell_refusals(self) -> None:
-        for why in self.refused.values():
-            say.complaint(why)
+        for name, why in self.refused.items():
+            say.complaint(why + hint_at_all(name, why))
         for name in self.late:
             hint = "" if self.action == "stop" else f"; llamactl stop {name} ends it"
             say.complaint(f"{name} is still {self.rows[name]['state']}, and the time to wait is over; it goes on{hint}")
@@ -55,6 +55,11 @@ class Done(Struct):
         if bad and len(self.names) > 1:
             bad = [name for name in self.names if name in bad]
             say.complaint(f"{self.action}: {len(self.names) - len(bad)} of {len(self.names)} done; not {', '.join(bad)}")
+
+
+def hint_at_all(name: str, why: str) -> str:
+    """For who writes `start all`."""
+    return "; every instance is meant with --all" if name.casefold() == "all" and why.startswith("there is no instance") else ""
 
 
 def act(client: Client, action: str, names: Sequence[str], *, wait: bool = True, timeout: float | None = None) -> Done:

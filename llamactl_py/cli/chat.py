@@ -76,5 +76,5 @@ def _question(prompt: tuple[str, ...]) -> str | None:
     parts = [" ".join(words), sys.stdin.read() if reads else ""]
     text = "\n\n".join(part.strip("\n") for part in parts if part.strip())
     if not text:
-        raise click.UsageError("there is no question: stdin is empty")
+        raise click.UsageError("there is no question: stdin is empty" if reads else "the question is empty")
     return text

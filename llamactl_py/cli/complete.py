@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 PATIENCE = 0.7
 """Seconds for which a person at the keyboard waits for a daemon that is busy, or far away."""
 
+STATES = ("backoff", "failed", "ready", "starting", "stopped", "stopping")
+
 _HARMLESS = re.compile(r"[\w./:@+-]+")
 """Shells put words into the line as they are: an alias that any text can be must not become a part of a command."""
 
@@ -68,7 +70,12 @@ def _backends(client: Client) -> Iterator[tuple[str, str]]:
 
 
 def _keys(client: Client) -> Iterator[tuple[str, str]]:
-    return ((str(row["id"]), row["name"]) for row in client.keys())  # noqa: SIM118 keys of the API
+    rows = client.keys()
+    names = [row["name"] for row in rows]
+    for row in rows:
+        yield str(row["id"]), row["name"]
+        if names.count(row["name"]) == 1 and not row["name"].isdecimal():
+            yield row["name"], str(row["id"])
 
 
 instances = _asks(_instances)
@@ -76,6 +83,15 @@ models = _asks(_models)
 groups = _asks(_groups)
 backends = _asks(_backends)
 keys = _asks(_keys)
+
+
+def states(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The last of several states, with commas between; no daemon is needed for that."""
+    from click.shell_completion import CompletionItem
+
+    before, comma, last = incomplete.rpartition(",")
+    given = before.split(",")
+    return [CompletionItem(f"{before}{comma}{word}") for word in STATES if word.startswith(last) and word not in given]
 
 
 def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:

@@ -83,7 +83,7 @@ class Conversation:
         except KeyboardInterrupt:
             problem = "interrupted"
         except (Refused, Unreachable) as error:
-            problem = str(error)
+            problem = say.in_our_words(str(error))
         answer.end()
         if problem:
             click.echo(say.coloured(problem, "yellow" if problem == "interrupted" else "red", sys.stderr), err=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,6 +11,8 @@ import click
 
 from llamactl_py.cli import complete, say
 from llamactl_py.cli.main import Connection, json_option
+from llamactl_py.client import Client, Refused
+from llamactl_py.ground.errors import nearest
 from llamactl_py.ground.importing import lazily
 
 if TYPE_CHECKING:
@@ -33,9 +36,13 @@ def moment(ctx: click.Context, param: click.Parameter, value: str | None) -> int
     if value is None or value == NEVER:
         return value
     try:
-        return int(datetime.fromisoformat(value).astimezone().timestamp())
+        then = datetime.fromisoformat(value).astimezone()
     except (ValueError, OverflowError):  # then it is no date
         pass
+    else:
+        if then <= datetime.now(UTC):
+            raise click.BadParameter(f"{value!r} has passed already; give a moment to come", ctx, param)
+        return int(then.timestamp())
     try:
         if value.strip().isdigit():
             raise ValueError("a number without a unit could be anything")
@@ -52,7 +59,25 @@ class WithShortNames(click.Group):
         return super().get_command(ctx, SHORT.get(cmd_name, cmd_name))
 
 
-id_argument = click.argument("id_", metavar="ID", type=int, shell_complete=complete.keys)
+key_argument = click.argument("word", metavar="KEY", shell_complete=complete.keys)
+
+
+def numbers(client: Client, words: Sequence[str]) -> list[int]:
+    """The numbers of the keys that *words* mean: each a number, or a name that one key has. Raises UsageError and Refused."""
+    known = client.keys() if any(not word.isdecimal() for word in words) else []
+    return list(dict.fromkeys(int(word) if word.isdecimal() else _number(word, known) for word in words))
+
+
+def _number(name: str, known: Sequence[Mapping[str, Any]]) -> int:
+    found = [str(key["id"]) for key in known if key["name"] == name]
+    if not found:
+        hint = nearest(name, [key["name"] for key in known])
+        raise Refused(404, "not_found", f"there is no key named {name!r}{hint}; llamactl keys list shows them")
+    if len(found) > 1:
+        raise click.UsageError(
+            f"{len(found)} keys are named {name!r}; give the number of the one that is meant: {', '.join(found)}"
+        )
+    return int(found[0])
 
 
 def limits(command: Command) -> Command:
@@ -111,12 +136,13 @@ def list_keys(connection: Connection, as_json: bool) -> None:
 
 
 @keys.command(name="show")
-@id_argument
+@key_argument
 @json_option
 @click.pass_obj
-def show_key(connection: Connection, id_: int, as_json: bool) -> None:
-    """Show all that there is to know of the key with number ID, but for the key itself."""
-    shown(connection.client().key(id_), as_json)
+def show_key(connection: Connection, word: str, as_json: bool) -> None:
+    """Show all that there is to know of KEY, a number or a name that no other has, but for the key itself."""
+    client = connection.client()
+    shown(client.key(numbers(client, [word])[0]), as_json)
 
 
 @keys.command(name="create")
@@ -142,32 +168,52 @@ def create_key(connection: Connection, /, name: str, scope: str, as_json: bool, 
 
 
 @keys.command(name="edit")
-@id_argument
+@key_argument
 @click.option("--name", help="Its new name.")
 @click.option("--all", "for_all", is_flag=True, help="For all instances, instead of some.")
 @limits
 @json_option
 @click.pass_obj
-def edit_key(connection: Connection, /, id_: int, for_all: bool, as_json: bool, **fields: Any) -> None:
-    """Change the key with number ID, from its next request on. What is not given stays; --instance replaces all instances that
-    it had, and --group all groups."""
+def edit_key(connection: Connection, /, word: str, for_all: bool, as_json: bool, **fields: Any) -> None:
+    """Change KEY, a number or a name that no other has, from its next request on.
+
+    What is not given stays; --instance replaces all instances that it had, and --group all groups.
+    """
     changes = given(permission_mode="allow_all" if for_all else None, **fields)
     if not changes:
         raise click.UsageError("nothing to change; give --name, --expires, --instance, --group, --all, --start or --evict")
-    shown(connection.client().edit_key(id_, **changes), as_json)
+    client = connection.client()
+    shown(client.edit_key(numbers(client, [word])[0], **changes), as_json)
 
 
 @keys.command(name="revoke")
-@id_argument
+@click.argument("words", nargs=-1, required=True, metavar="KEY...", shell_complete=complete.keys)
 @json_option
 @click.pass_obj
-def revoke_key(connection: Connection, id_: int, as_json: bool) -> None:
-    """Revoke the key with number ID, at once."""
-    connection.client().delete_key(id_)
+def revoke_keys(connection: Connection, words: tuple[str, ...], as_json: bool) -> None:
+    """Revoke each KEY, a number or a name that no other has, at once.
+
+    Where one of the names is that of no key, or of several, none is revoked.
+    """
+    client = connection.client()
+    results = [_revoke(client, id_) for id_ in numbers(client, words)]
+    for result in results:
+        if "error" in result:
+            say.complaint(result["details"])
+        elif not as_json:
+            say.out(f"key {result['id']} is revoked")
     if as_json:
-        say.as_json({"id": id_, "http_status": 204})
-    else:
-        say.out(f"key {id_} is revoked")
+        say.as_json(results)
+    sys.exit(4 if any("error" in result for result in results) else 0)
+
+
+def _revoke(client: Client, id_: int) -> dict[str, Any]:
+    """Revoke it; what became of it, as `llamactl rm` tells it of instances."""
+    try:
+        client.delete_key(id_)
+    except Refused as error:
+        return {"id": id_, "http_status": error.status, "error": error.code, "details": str(error)}
+    return {"id": id_, "http_status": 204}
 
 
 def shown(key: dict[str, Any], as_json: bool) -> None:

@@ -23,7 +23,14 @@ _UNFINISHED = re.compile(r"\x1b(\[[0-9;]*)?\Z|\r\Z")
 @click.command(short_help="Show the logs of instances.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete.instances)
 @click.option(
-    "-n", "--lines", type=click.IntRange(1, 1_000_000), default=100, show_default=True, help="How many lines from the end."
+    "-n",
+    "--lines",
+    "--tail",
+    "lines",
+    type=click.IntRange(1, 1_000_000),
+    default=100,
+    show_default=True,
+    help="How many lines from the end.",
 )
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
 @click.option("--since-start", is_flag=True, help="Only what was written since its last start.")
@@ -55,13 +62,17 @@ def _one(client: Client, name: str, pieces: Iterator[bytes], follow: bool) -> No
     stdout = sys.stdout.buffer
     last = b"\n"
     broke_off = None
+    is_empty = True
     try:
         for piece in shown:
             stdout.write(piece)
             stdout.flush()
             last = piece[-1:] or last
+            is_empty = is_empty and not piece
     except BrokenOff as error:
         broke_off = error
+    if is_empty and not follow and not broke_off:
+        _say_why_it_is_empty(client, name)
     if last != b"\n":
         stdout.write(b"\n")
         stdout.flush()
@@ -137,6 +148,13 @@ def _show_line(name: str, line: str, width: int, as_json: bool) -> None:
     shown = _visible(line).replace("\n", " ") if say.is_watched(sys.stdout) else line
     sys.stdout.write(f"{say.safe(name):<{width}} | {shown}\n")
     sys.stdout.flush()
+
+
+def _say_why_it_is_empty(client: Client, name: str) -> None:
+    """Nothing at all is no answer to who looks for what went wrong."""
+    instance = client.instance(name)
+    why = instance.get("reason") or "nothing was written yet"
+    say.err(f"the log of {name} is empty; it is {instance['state']}: {why}")
 
 
 def _say_why_it_ended(client: Client, name: str) -> None:

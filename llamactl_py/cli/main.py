@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 import click
 
+from llamactl_py import __version__
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
@@ -70,6 +72,9 @@ SUMMARIES = {
 }
 """Here as well as in the commands' own help (a test compares), so that `llamactl --help` need not import them all."""
 
+ALIASES = {"ls": "ps", "list": "ps", "status": "ps", "delete": "rm", "remove": "rm", "run": "chat"}
+"""What those who come from other programs type first; told in the guide, and neither in the help nor behind Tab."""
+
 
 class LazyGroup(click.Group):
     """Imports a command when it is called: `llamactl ps` need not wait for what `llamactl serve` needs."""
@@ -78,9 +83,10 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        name = ALIASES.get(cmd_name, cmd_name)
+        if name not in COMMANDS:
             return None
-        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        module, _, attribute = COMMANDS[name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
@@ -95,11 +101,22 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(SUMMARIES.items()))
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        args = self._in_our_words(ctx, args)
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             from llamactl_py.ground.errors import nearest
 
-            raise click.UsageError(f"there is no command {args[0]!r}{nearest(args[0], COMMANDS)}")
+            hint = nearest(args[0], COMMANDS)
+            raise click.UsageError(f"there is no command {args[0]!r}{hint}. Try 'llamactl --help'.")
         return super().resolve_command(ctx, args)
+
+    def _in_our_words(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """`ls` as `ps`, `help start` as `start --help`; `help` alone shows it, and ends the command."""
+        if args[:1] == ["help"]:
+            if len(args) == 1 or args[1].startswith("-"):
+                click.echo(ctx.get_help())
+                ctx.exit()
+            args = [*args[1:], "--help"]
+        return [ALIASES.get(word, word) for word in args[:1]] + args[1:]
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -114,6 +131,9 @@ class LazyGroup(click.Group):
     type=click.Path(path_type=Path, file_okay=False),
     envvar="LLAMACTL_DATA_DIRECTORY",
     help="Data directory of the daemon.",
+)
+@click.version_option(
+    __version__, "-V", "--version", prog_name="llamactl", message="%(prog)s %(version)s", help="Show the version of this command."
 )
 @click.pass_context
 def cli(ctx: click.Context, url: str | None, key_file: Path | None, data_dir: Path | None) -> None:
@@ -133,13 +153,17 @@ class Connection:
         """Does the daemon run on this machine, as far as its address tells? Known once there is a client."""
 
     def client(self, timeout: float = 300.0) -> Client:
-        """A client of it, which waits so many seconds for an answer. Raises Unreachable when no address is known."""
-        from llamactl_py.client import Client, Unreachable
+        """A client of it, which waits so many seconds for an answer. Raises UsageError for a URL that is none, and Unreachable
+        when no address is known."""
+        from llamactl_py.client import BadAddress, Client, Unreachable, address
         from llamactl_py.config import paths
 
         data_dir = Path(os.path.expanduser(self.data_dir or paths.default_data_dir()))  # noqa: PTH111 Path's raises on ~nobody
         own_url = _read(data_dir / paths.ADDRESS)
-        url = self._url or own_url
+        try:
+            url = address(self._url) if self._url else own_url
+        except BadAddress as error:
+            raise click.UsageError(f"--url (or LLAMACTL_URL): {error}") from None
         if not url:
             raise Unreachable(
                 f"no daemon is running on {data_dir}; start one with `llamactl serve`, or give its address with --url"

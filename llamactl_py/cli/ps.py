@@ -23,7 +23,9 @@ REFRESH = 5.0
 
 @click.command(short_help="List the instances.")
 @click.option("--group", metavar="NAME", help="Only those of this group.", shell_complete=complete.groups)
-@click.option("--status", metavar="WORDS", help="Only those in these states, as in ready,starting.")
+@click.option(
+    "--status", metavar="WORDS", help="Only those in these states, as in ready,starting.", shell_complete=complete.states
+)
 @click.option("-w", "--watch", is_flag=True, help="Go on, and show each change. Ctrl-C ends it.")
 @json_option
 @click.pass_obj

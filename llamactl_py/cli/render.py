@@ -187,7 +187,8 @@ def backends(rows: Sequence[dict[str, Any]]) -> None:
 
 def backend(found: dict[str, Any]) -> None:
     """One server: what is known of it, and how it differs from what we describe."""
-    out.print(f"[bold]{escape(found['title'])}[/] ({found['slug']})")
+    kind = found["slug"] if found["slug"] == found["type"] else f"{found['slug']}, in options {found['type']}"
+    out.print(f"[bold]{escape(found['title'])}[/] ({kind})")
     out.print(f"command: {escape(' '.join(found['command']))}")
     if found["found"]:
         out.print(f"path:    {escape(found.get('path', '-'))}")

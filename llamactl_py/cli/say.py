@@ -15,6 +15,14 @@ import click
 
 COLOURS = {"ready": "green", "starting": "yellow", "stopping": "yellow", "backoff": "red", "failed": "red", "stopped": None}
 
+OUR_WORDS = {
+    "GET /v1/models lists what there is": "llamactl ps lists what there is",
+    "give the backend_type custom to run any other program, or the options alone with their backend_type": (
+        "--backend custom runs any other program, and --backend TYPE takes the options alone"
+    ),
+}
+"""What the API tells its callers to do, and how that is done with a command."""
+
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, but for tab and line feed; what reorders text; halves of characters, which cannot be written."""
 
@@ -51,7 +59,14 @@ def err(text: str) -> None:
 
 def complaint(text: str) -> None:
     """What went wrong, where the command goes on."""
-    err(f"llamactl: {text}")
+    err(f"llamactl: {in_our_words(text)}")
+
+
+def in_our_words(text: str) -> str:
+    """What the daemon said to all its clients, with the remedies that a command line has."""
+    for theirs, ours in OUR_WORDS.items():
+        text = text.replace(theirs, ours)
+    return text
 
 
 def raw(text: str, *, end: str = "") -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from llamactl_py.cli import complete, say
-from llamactl_py.cli.acting import act
+from llamactl_py.cli.acting import act, hint_at_all
 from llamactl_py.cli.main import Connection, json_option
 from llamactl_py.client import Client, Refused
 
@@ -183,5 +183,10 @@ def _delete(client: Client, name: str, force: bool) -> dict[str, Any]:
     except Refused as error:
         said = str(error).removesuffix(", or delete it with force")
         remedy = f", or: llamactl rm -f {name}" if error.code == "conflict" else ""
-        return {"name": name, "http_status": error.status, "error": error.code, "details": said + remedy}
+        return {
+            "name": name,
+            "http_status": error.status,
+            "error": error.code,
+            "details": said + remedy + hint_at_all(name, said),
+        }
     return {"name": name, "http_status": 204}

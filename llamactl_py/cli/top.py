@@ -36,7 +36,7 @@ Row = dict[str, Any]
 @json_option
 @click.pass_obj
 def top(connection: Connection, group: str | None, count: int | None, delay: float, as_json: bool) -> None:
-    """Show memory, CPU, requests and tokens of the instances, again and again until Ctrl-C.
+    """Show memory, CPU, requests and tokens of the instances, again and again until q or Ctrl-C.
 
     CPU is of one core, and of all processes of an instance. TOK/S is the speed of its newest answer; REQUESTS and TOKENS
     (generated ones) count since the daemon started.
@@ -49,12 +49,11 @@ def top(connection: Connection, group: str | None, count: int | None, delay: flo
             time.sleep(delay if number else 0)
             _print(look, as_json, is_first=not number, one_line=(count or 1) > 1)
         return
-    from llamactl_py.cli.watch import on_screen
+    from llamactl_py.cli.watch import listening, on_screen
 
-    with on_screen() as show:
+    with listening() as is_ended, on_screen() as show:
         shown = 0
-        while count is None or shown < count:
-            time.sleep(delay if shown else 0)
+        while (count is None or shown < count) and not (shown and is_ended(delay)):
             show(*look.lines())
             shown += 1
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import select
+import sys
+import termios
 import time
+import tty
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Group, RenderableType
 from rich.live import Live
 
-from llamactl_py.cli import render
+from llamactl_py.cli import render, say
 from llamactl_py.cli.progress import Background
 from llamactl_py.client import Client, Unreachable
 
@@ -52,6 +57,44 @@ def _pass_on(client: Client, told: queue.SimpleQueue[str]) -> None:
                 raise Unreachable(f"the daemon at {client.url} has ended")
     finally:
         told.put(ENDED)
+
+
+@contextmanager
+def listening() -> Iterator[Callable[[float], bool]]:
+    """Give it seconds to wait, and it says whether q was pressed meanwhile. Where nobody can press keys it only waits."""
+    if not _has_the_keyboard():
+        yield _wait
+        return
+    keyboard = sys.stdin.fileno()
+    before = termios.tcgetattr(keyboard)
+    tty.setcbreak(keyboard)  # keys come one by one, and are not shown; Ctrl-C stays a signal
+    try:
+        yield lambda seconds: _is_ended(keyboard, seconds)
+    finally:
+        with suppress(termios.error):  # it has gone
+            termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+
+
+def _has_the_keyboard() -> bool:
+    """In the background we do not: who changes a terminal from there is stopped by it."""
+    try:
+        return say.is_watched(sys.stdin) and os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except OSError:  # a terminal, and not the one that we were started at
+        return False
+
+
+def _wait(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
+
+
+def _is_ended(keyboard: int, seconds: float) -> bool:
+    """Was q pressed within so many seconds, or has the terminal gone?"""
+    deadline = time.monotonic() + seconds
+    while select.select([keyboard], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if (pressed := os.read(keyboard, 64)) == b"" or b"q" in pressed.lower():
+            return True
+    return False
 
 
 @contextmanager

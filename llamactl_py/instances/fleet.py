@@ -244,10 +244,7 @@ class Fleet(Struct):
         for other in self:
             theirs = {word.casefold() for word in (other.name, *model_names(other.options))}
             if other.name != name and (taken := wanted.keys() & theirs):
-                word = wanted[min(taken)]
-                raise NameTaken(
-                    f"the name {word!r} is taken by instance {other.name!r} (names and aliases share one space, in any case)"
-                )
+                raise _taken(wanted[min(taken)], name, other)
 
     def _add(self, row: InstanceRow, options: InstanceOptions) -> Instance:
         instance = Instance(row.name, row.id, row.created_at, options, self.workshop, self.now, self._tell_changed)
@@ -278,3 +275,14 @@ def refuse_changed(instance: Instance, expected: Collection[str] | None) -> None
         error = Changed(f"instance {instance.name!r} was changed meanwhile; read it again and decide anew")
         error.revision = instance.revision
         raise error
+
+
+def _taken(word: str, name: str, other: Instance) -> NameTaken:
+    """Why *name*, or its alias *word*, is not free."""
+    what = "name" if word == name else "alias"
+    if word.casefold() == other.name.casefold():
+        why = "that is its name" if word == other.name else "they differ in case only"
+    else:
+        why = "it answers to that, too" if what == "name" else "that is an alias of it"
+    remedy = "choose another (names and aliases share one space, in any case)"
+    return NameTaken(f"the {what} {word!r} is taken by instance {other.name!r}: {why}; {remedy}")

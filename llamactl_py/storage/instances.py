@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from msgspec import Struct
 
@@ -51,7 +51,7 @@ class InstanceStore:
         try:
             return InstanceRow(await self._database.run(insert), name, options, False, created)
         except sqlite3.IntegrityError:
-            raise NameTaken(f"an instance named {name!r} exists already (names differ in more than case)") from None
+            raise await self._taken([name]) from None
 
     async def declare(self, new: Collection[str], gone: Collection[str] = ()) -> list[InstanceRow]:
         """Forget the instances *gone* and add *new* ones that a file declares, all of it or nothing. Raises NameTaken."""
@@ -65,8 +65,17 @@ class InstanceStore:
         try:
             ids = await self._database.run(write)
         except sqlite3.IntegrityError:
-            raise NameTaken(f"one of {', '.join(new)} exists already (names differ in more than case)") from None
+            raise await self._taken(list(new)) from None
         return [InstanceRow(id_, name, "{}", False, created, True) for id_, name in zip(ids, new, strict=True)]
+
+    async def _taken(self, names: Sequence[str]) -> NameTaken:
+        """Why *names* cannot all be added."""
+        known = {row.name.casefold(): row.name for row in await self.all()}
+        name = next((name for name in names if name.casefold() in known), names[0])
+        other = known.get(name.casefold(), name)
+        case = "" if other == name else f", and {name!r} differs from it in case only"
+        remedy = "choose another name, or change that one with `llamactl edit` (PATCH)"
+        return NameTaken(f"an instance named {other!r} exists already{case}; {remedy}")
 
     async def change(self, name: str, options: str) -> None:
         """Replace the options. Raises NotFound."""

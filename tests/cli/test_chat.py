@@ -81,7 +81,8 @@ def test_json_gives_the_answer_of_the_server_whole(served: Daemon, record: Path)
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        (("nobody", "Hello"), 4, "nobody"),
+        (("nobody", "Hello"), 4, "no instance serves the model 'nobody'; llamactl ps lists what there is"),
+        (("a", ""), 2, "the question is empty"),
         (("a",), 2, "there is no question: stdin is empty"),
         (("a", "x", "--max-tokens", "0"), 2, "--max-tokens"),
     ],

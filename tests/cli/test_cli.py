@@ -269,6 +269,10 @@ def test_create_json_prints_the_instance(served: Daemon, llamactl: Llamactl) -> 
             id="a short one",
         ),
         pytest.param(("a", "--", "ollama", "serve"), 4, "'ollama' is no server program that is known here; known", id="ollama"),
+        pytest.param(("a", "--", "ollama", "serve"), 4, "; --backend custom runs any other program", id="and what to do"),
+        pytest.param(
+            ("a", "--backend", "lama", "--", "x"), 4, "known are llama-cpp (llama_cpp), llama-cpp-python", id="no such backend"
+        ),
     ],
 )
 def test_a_create_that_cannot_be_makes_nothing_and_says_why(
@@ -289,9 +293,14 @@ def test_the_options_of_a_server_alone_make_an_instance_of_the_backend_that_is_n
 
 def test_a_name_is_given_once(llamactl: Llamactl) -> None:
     assert llamactl("create", "a", "--", *SERVER).code == 0
-    said = llamactl("create", "A", "--", *SERVER)
-    assert (said.code, said.out) == (4, "")
-    assert "taken" in said.err or "exists" in said.err
+    for words, complaint in (
+        (("a",), "an instance named 'a' exists already; choose another name, or change that one with `llamactl edit` (PATCH)"),
+        (("A",), "the name 'A' is taken by instance 'a': they differ in case only; choose another"),
+        (("b", "--alias", "a"), "the alias 'a' is taken by instance 'a': that is its name; choose another"),
+    ):
+        said = llamactl("create", *words, "--", *SERVER)
+        assert (said.code, said.out) == (4, "")
+        assert complaint in said.err
 
 
 # ---- start, stop, restart, rm
@@ -369,12 +378,17 @@ def test_logs_shows_the_last_lines(llamactl: Llamactl) -> None:
     assert lines[0].startswith("=== Instance a started at ")
     assert lines[-1].startswith("=== Instance a ")
     assert llamactl("logs", "-n", "3", "a").out.splitlines() == lines[-3:]
+    assert llamactl("logs", "--tail", "3", "a").out.splitlines() == lines[-3:]
     assert llamactl("logs", "-n", "0", "a").code == 2
 
 
-def test_logs_of_one_that_never_ran_are_empty_and_of_nobody_an_error(llamactl: Llamactl) -> None:
-    llamactl("create", "a", "--", *SERVER)
-    assert llamactl("logs", "a") == Said(0, "", "")
+def test_logs_of_one_that_never_ran_are_empty_for_a_reason_and_of_nobody_an_error(llamactl: Llamactl) -> None:
+    llamactl("create", "a", "--", "llama-server", "-m", "/no/such.gguf")
+    assert llamactl("logs", "a") == Said(0, "", "the log of a is empty; it is stopped: nothing was written yet\n")
+    llamactl("start", "a")
+    said = llamactl("logs", "a")
+    assert (said.code, said.out) == (0, "")
+    assert said.err.startswith("the log of a is empty; it is failed: model '/no/such.gguf' does not exist")
     assert llamactl("logs", "b").code == 4
 
 
@@ -435,7 +449,28 @@ def test_a_key_is_printed_alone_works_is_listed_without_itself_and_revoked(serve
     with pytest.raises(Refused):
         list(user.chat("a", []))
     assert llamactl("keys", "revoke", number).code == 4
-    assert llamactl("keys", "revoke", "first").code == 2
+
+
+def test_a_key_is_meant_by_its_name_where_no_other_has_it(served: Daemon, llamactl: Llamactl) -> None:
+    for name in ("guest", "notebook", "twin", "twin"):
+        llamactl("keys", "create", name)
+    ids = {key["name"]: key["id"] for key in served.client.keys()}  # noqa: SIM118 keys of the API
+    assert json.loads(llamactl("keys", "show", "guest", "--json").out)["id"] == ids["guest"]
+    assert json.loads(llamactl("keys", "edit", "guest", "--name", "friend", "--json").out)["id"] == ids["guest"]
+    said = llamactl("keys", "revoke", "friend", "twin")
+    assert (said.code, said.out) == (2, "")
+    assert "2 keys are named 'twin'; give the number of the one that is meant: " in said.err
+    said = llamactl("keys", "revoke", "friend", "notebok")
+    assert (said.code, said.out) == (4, "")
+    assert said.err == ("llamactl: there is no key named 'notebok' (did you mean 'notebook'?); llamactl keys list shows them\n")
+    assert len(served.client.keys()) == 4
+    said = llamactl("keys", "revoke", "friend", "9999", "notebook", str(ids["guest"]))
+    assert (said.code, said.out) == (4, f"key {ids['guest']} is revoked\nkey {ids['notebook']} is revoked\n")
+    assert said.err == "llamactl: there is no key with id 9999\n"
+    left = served.client.keys()
+    assert [key["name"] for key in left] == ["twin", "twin"]
+    twin = str(ids["twin"])
+    assert json.loads(llamactl("keys", "revoke", "--json", twin).out) == [{"id": ids["twin"], "http_status": 204}]
 
 
 def test_a_key_is_made_for_some_instances_shown_and_edited(served: Daemon, llamactl: Llamactl) -> None:
@@ -480,7 +515,7 @@ def test_the_short_names_of_commands_for_keys_still_work(llamactl: Llamactl) -> 
     [
         (("create", "k", "--expires", "soon"), 2, "'soon' is no moment; write 30d"),
         (("create", "k", "--expires", "30"), 2, "'30' is no moment"),
-        (("create", "k", "--expires", "2001-01-01"), 4, "has passed already"),
+        (("create", "k", "--expires", "2001-01-01"), 2, "'2001-01-01' has passed already; give a moment to come"),
         (("create", "k", "--scope", "root"), 2, "'root' is not one of 'inference', 'read', 'management'"),
         (("create", "k", "--instance", "none"), 4, "instances.0: there is no instance named 'none'"),
         (("create", "k", "--scope", "read", "--no-start"), 4, "may_start: limits inference keys"),
@@ -488,7 +523,7 @@ def test_the_short_names_of_commands_for_keys_still_work(llamactl: Llamactl) -> 
         (("edit", "1"), 2, "nothing to change; give --name"),
         (("edit", "99", "--name", "x"), 4, "there is no key with id 99"),
         (("show", "99"), 4, "there is no key with id 99"),
-        (("show",), 2, "Missing argument 'ID'"),
+        (("show",), 2, "Missing argument 'KEY'"),
     ],
 )
 def test_mistakes_with_keys_are_told(llamactl: Llamactl, words: tuple[str, ...], code: int, told: str) -> None:
@@ -587,13 +622,19 @@ def test_without_a_daemon_every_command_ends_with_3_and_one_line(words: tuple[st
     )
 
 
-@pytest.mark.parametrize(
-    "url", ["nonsense", "ftp://127.0.0.1", "http://", "http://127.0.0.1:port", "http://[::1", "http://127.0.0.1:1"]
-)
-def test_an_address_at_which_no_daemon_can_be_ends_with_3_and_one_line(url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("url", ["nonsense", "a:b:1", "ftp://127.0.0.1", "http://", "http://127.0.0.1:port", "http://[::1"])
+def test_a_url_that_is_none_ends_with_2_and_says_how_to_write_it(url: str, tmp_path: Path) -> None:
+    for said in (run("--url", url, "ps"), run("--data-dir", str(tmp_path), "ps", LLAMACTL_URL=url), run("--url", url, "version")):
+        assert (said.code, said.out) == (2, "")
+        told = f"{url!r} is not an address of a daemon; write it like http://127.0.0.1:8080 or 127.0.0.1:8080\n"
+        assert said.err.endswith(f"--url (or LLAMACTL_URL): {told}")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "127.0.0.1:1", "localhost:1/", "[::1]:1"])
+def test_an_address_at_which_no_daemon_is_ends_with_3_and_one_line(url: str, tmp_path: Path) -> None:
     said = run("--data-dir", str(tmp_path), "--url", url, "ps")
     assert (said.code, said.out, said.err.count("\n")) == (3, "", 1)
-    assert url in said.err
+    assert url.removesuffix("/") in said.err
 
 
 def test_a_daemon_that_was_killed_is_told_from_one_that_answers(tmp_path: Path) -> None:
@@ -615,6 +656,7 @@ def test_the_daemon_is_found_by_each_of_the_ways_that_are_documented(served: Dae
         (("--url", url, "--key-file", str(key_file), "--data-dir", elsewhere), {}),
         ((), {"LLAMACTL_URL": url, "LLAMACTL_API_KEY": served.key, "LLAMACTL_DATA_DIRECTORY": elsewhere}),
         (("--url", f"{url}/", "--data-dir", data), {}),
+        (("--url", url.removeprefix("http://"), "--data-dir", data), {}),
         (("--data-dir", data), {"LLAMACTL_DATA_DIRECTORY": elsewhere}),
         (("--key-file", str(key_file), "--data-dir", data), {"LLAMACTL_API_KEY": "wrong"}),
     ):

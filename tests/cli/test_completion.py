@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from llamactl_py.cli.complete import STATES
+from llamactl_py.instances.state import State
 from tests.support.commands import PROGRAM, Llamactl, Said, run
 from tests.support.daemons import Daemon
 from tests.support.terminal import TAB, terminal
@@ -54,7 +56,7 @@ def test_what_else_the_daemon_knows_is_offered_where_it_belongs(served: Daemon, 
     assert offered(*root, "stop", "--group", "") == ["large"]
     assert offered(*root, "ps", "--group", "l") == ["large"]
     assert "vllm" in offered(*root, "backends", "v")
-    assert offered(*root, "keys", "revoke", "") == [str(served.client.keys()[0]["id"])]
+    assert offered(*root, "keys", "revoke", "") == [str(served.client.keys()[0]["id"]), "notebook"]
     assert offered(*root, "keys", "create", "k", "--instance", "qwe") == ["qwen"]
 
 
@@ -65,6 +67,12 @@ def test_commands_and_options_are_offered_without_a_daemon(tmp_path: Path) -> No
     assert offered("completion", "") == ["bash", "zsh", "fish"]
     assert "--data-dir" in offered("--d")
     assert offered("--data-dir", str(tmp_path), "start", "") == []
+
+
+def test_states_are_offered_one_after_the_other() -> None:
+    assert offered("ps", "--status", "") == list(STATES) == sorted(State)
+    assert offered("ps", "--status", "ready,st") == ["ready,starting", "ready,stopped", "ready,stopping"]
+    assert offered("ps", "--status", "stopped,stop") == ["stopped,stopping"]
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "nonsense", "http://[::1"])

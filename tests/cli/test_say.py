@@ -64,6 +64,10 @@ def test_the_daemon_does_not_load_what_the_other_commands_need() -> None:
     assert ours == {"llamactl_py.cli.main", "llamactl_py.cli.serve", "llamactl_py.cli.sources"}
 
 
+def test_the_version_is_told_before_anything_else_is_loaded() -> None:
+    assert {name for name in loaded("--version") if name.startswith("llamactl_py.cli.")} == {"llamactl_py.cli.main"}
+
+
 @pytest.mark.parametrize(
     "words",
     [("ps", "--json"), ("start", "a"), ("keys", "list", "--json"), ("logs", "a"), ("edit", "a", "--set", "x=y")],

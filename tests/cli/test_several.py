@@ -61,6 +61,12 @@ def test_which_instances_is_said_in_one_way(llamactl: Llamactl, command: str, wo
     assert told in said.err
 
 
+@pytest.mark.parametrize("command", ["start", "stop", "restart", "rm"])
+def test_who_writes_all_for_a_name_is_told_how_all_is_written(llamactl: Llamactl, command: str) -> None:
+    said = llamactl(command, "all")
+    assert (said.code, said.err) == (4, "llamactl: there is no instance named 'all'; every instance is meant with --all\n")
+
+
 def test_an_empty_group_is_a_mistake_and_all_of_nothing_is_none(llamactl: Llamactl) -> None:
     said = llamactl("stop", "--group", "g")
     assert (said.code, said.err) == (4, "llamactl: no instance is in a group named 'g'\n")

@@ -48,7 +48,12 @@ def test_top_goes_on_at_a_terminal(served: Daemon, two: None) -> None:
         screen.until("a     stopped")
         served.client.start("a")
         screen.until("a     ready")
+        screen.type("x")
         screen.type(CTRL_C)
         assert screen.end() == 130
+    with terminal("--data-dir", str(served.data), "top", "-d", "100") as screen:
+        screen.until("a     ready")
+        screen.type("q")
+        assert screen.end() == 0
     with terminal("--data-dir", str(served.data), "top", "-d", "0.2", "-n", "2") as screen:
         assert screen.end() == 0

@@ -95,6 +95,23 @@ async def test_a_model_name_leads_to_one_instance(instead: str) -> None:
         assert names(w.fleet) == ["a"]
 
 
+@pytest.mark.parametrize(
+    ("name", "alias", "said"),
+    [
+        ("A", None, "the name 'A' is taken by instance 'a': they differ in case only"),
+        ("x", None, "the name 'x' is taken by instance 'a': it answers to that, too"),
+        ("b", "a", "the alias 'a' is taken by instance 'a': that is its name"),
+        ("b", "X", "the alias 'X' is taken by instance 'a': that is an alias of it"),
+    ],
+)
+@in_virtual_time
+async def test_a_name_that_is_taken_is_told_from_an_alias_that_is(name: str, alias: str | None, said: str) -> None:
+    async with world() as w:
+        await w.create("a", aliases=["x"])
+        with pytest.raises(NameTaken, match=f"^{said}; choose another"):
+            await w.fleet.create(name, raw_options(aliases=[alias] if alias else []))
+
+
 @in_virtual_time
 async def test_of_two_that_want_one_name_at_the_same_time_one_gets_it() -> None:
     async with world() as w:

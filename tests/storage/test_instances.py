@@ -25,11 +25,12 @@ async def test_a_row_is_given_back_as_it_is_stored(store: InstanceStore) -> None
     assert await store.all() == [row]
 
 
-@pytest.mark.parametrize("name", ["a", "A"])
-async def test_a_name_is_taken_once_in_whatever_case(store: InstanceStore, name: str) -> None:
+@pytest.mark.parametrize(("name", "case"), [("a", ""), ("A", ", and 'A' differs from it in case only")])
+async def test_a_name_is_taken_once_in_whatever_case(store: InstanceStore, name: str, case: str) -> None:
     await store.add("a", "{}")
-    with pytest.raises(NameTaken, match=f"an instance named '{name}' exists already"):
-        await store.add(name, "{}")
+    for add in (store.add(name, "{}"), store.declare(["new", name])):
+        with pytest.raises(NameTaken, match=f"^an instance named 'a' exists already{case}; choose another name, or change that"):
+            await add
     assert [row.name for row in await store.all()] == ["a"]
 
 
