@@ -18,8 +18,9 @@ PATIENCE = 0.7
 
 STATES = ("backoff", "failed", "ready", "starting", "stopped", "stopping")
 
-_HARMLESS = re.compile(r"[\w./:@+-]+")
-"""Shells put words into the line as they are: an alias that any text can be must not become a part of a command."""
+_HARMLESS = re.compile(r"[\w./:@+][\w./:@+-]*")
+"""Shells put words into the line as they are: an alias that any text can be must not become a part of a command,
+nor an option of it."""
 
 Completer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
 
