@@ -21,6 +21,7 @@ from llamactl_py.auth.keys import KeyRing, management_key
 from llamactl_py.config import paths
 from llamactl_py.config.door import for_url, listen, refuse_open_door
 from llamactl_py.config.load import Configuration
+from llamactl_py.config.settings import Settings
 from llamactl_py.ground import clock
 from llamactl_py.ground.errors import LlamactlError, ShuttingDown, StorageFailed
 from llamactl_py.ground.importing import without_certificates
@@ -165,9 +166,7 @@ async def _alive(
     workshop = Workshop(settings, launcher, tickets, ports, configuration.environ, programs=programs)
     store = InstanceStore(database, clock.now)
     fleet = Fleet(store, workshop, clock.now)
-    keys = KeyRing(KeyStore(database, clock.now), clock.now, (key,))
-    keys.use_management_keys(settings.auth.management_keys)
-    await keys.load()
+    keys = await _keys(database, settings, key)
     was_up = {*await fleet.load(declared), *(ticket.instance for ticket in left)}
     to_resume = [name for name in was_up if _is_to_resume(fleet, name)]
     await store.mark_resume(to_resume)  # before the tickets that say so are forgotten
@@ -236,6 +235,13 @@ async def _furnish(door: Door, services: Services, access: AccessLog | None) -> 
     assert runner.server is not None  # it is set up
     door.furnish(runner.server)
     return runner
+
+
+async def _keys(database: Database, settings: Settings, management_key: str) -> KeyRing:
+    keys = KeyRing(KeyStore(database, clock.now), clock.now, (management_key,))
+    keys.use_management_keys(settings.auth.management_keys)
+    await keys.load()
+    return keys
 
 
 def _door(services: Services, access: AccessLog | None) -> Door:

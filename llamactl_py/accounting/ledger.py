@@ -116,8 +116,8 @@ class Entry(msgspec.Struct, eq=False):
 class Ledger:
     """The newest *history* entries, those in flight among them, and the sums of all that there were.
 
-    What ended is added up many at a time: done for each request by itself, with the processor's caches full of other things, it
-    takes three times as long. *now* gives the dates; *run* tells one daemon's ids from those of another.
+    What ended is added up many at a time, and not while the next client waits. *now* gives the dates; *run* tells one daemon's
+    ids from those of another.
     """
 
     def __init__(self, history: int, now: Now, run: str | None = None) -> None:

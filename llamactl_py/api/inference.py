@@ -40,6 +40,7 @@ LARGE_BODY = 1 << 18
 
 
 INFERRING = tuple(OPENS[Access.INFERENCE])
+"""Scopes of keys that may ask models."""
 
 
 def route(services: Services, body: bytes | bytearray, caller: Caller) -> tuple[Model, Instance, Body]:

@@ -93,18 +93,7 @@ def create(
       llamactl create own --backend custom -- ./my-server --port '${PORT}'
     Host, port and API key are the daemon's business and are left out of the command.
     """
-    has_dashes = bool(click.get_current_context().meta.get(HAS_DASHES))
-    if not has_dashes and ((" " in name and not command) or (command and command[0].startswith("-"))):
-        # The first word of the command was taken for the name.
-        raise click.UsageError(NO_NAME)
-    if not command:
-        raise click.UsageError(
-            "the command of the server is missing; write it after --, as in: llamactl create NAME -- llama-server -m MODEL.gguf"
-        )
-    if len(command) > 1 and command[0].startswith("-") and not backend_type:
-        raise click.UsageError(
-            f"the command begins with the option {command[0]}: write the server's program before it, or name it with --backend"
-        )
+    _refuse_odd_words(name, command, backend_type)
     client = connection.client()
     # One word that holds blanks is a whole command line in quotes; several words went through a shell already.
     parsed = client.parse_command(command[0] if len(command) == 1 else command, backend_type)
@@ -132,6 +121,22 @@ def create(
         say.outcome(instance)
     if start_now and done.code:
         sys.exit(done.code)
+
+
+def _refuse_odd_words(name: str, command: tuple[str, ...], backend_type: str | None) -> None:
+    """Raises UsageError where the words cannot be a name, and the command of a server."""
+    has_dashes = bool(click.get_current_context().meta.get(HAS_DASHES))
+    if not has_dashes and ((" " in name and not command) or (command and command[0].startswith("-"))):
+        # The first word of the command was taken for the name.
+        raise click.UsageError(NO_NAME)
+    if not command:
+        raise click.UsageError(
+            "the command of the server is missing; write it after --, as in: llamactl create NAME -- llama-server -m MODEL.gguf"
+        )
+    if len(command) > 1 and command[0].startswith("-") and not backend_type:
+        raise click.UsageError(
+            f"the command begins with the option {command[0]}: write the server's program before it, or name it with --backend"
+        )
 
 
 def _settle_model(parsed: dict[str, Any]) -> list[str]:

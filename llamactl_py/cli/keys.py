@@ -197,13 +197,7 @@ def revoke_keys(connection: Connection, words: tuple[str, ...], as_json: bool) -
     """
     client = connection.client()
     results = [_revoke(client, id_) for id_ in numbers(client, words)]
-    for result in results:
-        if "error" in result:
-            say.complaint(result["details"])
-        elif not as_json:
-            say.out(f"key {result['id']} is revoked")
-    if as_json:
-        say.as_json(results)
+    say.results(results, lambda result: f"key {result['id']} is revoked", json=as_json)
     sys.exit(4 if any("error" in result for result in results) else 0)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
 import click
@@ -60,6 +60,17 @@ def err(text: str) -> None:
 def complaint(text: str) -> None:
     """What went wrong, where the command goes on."""
     err(f"llamactl: {in_our_words(text)}")
+
+
+def results(found: Sequence[Mapping[str, Any]], done: Callable[[Mapping[str, Any]], str], *, json: bool) -> None:
+    """What became of each of several that were asked for: what *done* says of it, or its error; or all of it as JSON."""
+    for result in found:
+        if "error" in result:
+            complaint(result["details"])
+        elif not json:
+            out(done(result))
+    if json:
+        as_json(found)
 
 
 def in_our_words(text: str) -> str:

@@ -154,13 +154,7 @@ def rm(
         act(client, "stop", [name for name in wanted if name not in declared])
     results = [_delete(client, name, force) for name in wanted]
     bad = [result["name"] for result in results if "error" in result]
-    for result in results:
-        if "error" in result:
-            say.complaint(result["details"])
-        elif not as_json:
-            say.out(f"{result['name']} is deleted")
-    if as_json:
-        say.as_json(results)
+    say.results(results, lambda result: f"{result['name']} is deleted", json=as_json)
     if bad and len(wanted) > 1:
         say.complaint(f"rm: {len(wanted) - len(bad)} of {len(wanted)} done; not {', '.join(bad)}")
     sys.exit(4 if bad else 0)

@@ -272,7 +272,7 @@ async def test_a_client_that_only_asks_is_not_given_answers_without_end(tmp_path
         await eventually(lambda: nothing_is_held(h))
 
 
-async def test_requests_that_are_sent_far_ahead_are_read_no_further_than_64_kib(tmp_path: Path) -> None:
+async def test_requests_that_are_sent_far_ahead_wait_outside(tmp_path: Path) -> None:
     """By a client that reads its answers, and has thousands of requests on their way before it has the first."""
     async with puppets(tmp_path) as h, h.connection() as (reader, writer):
         writer.write(narrow(h, ["wait", 0.002], ["head", "Content-Length: 2"], ["say", "ok"]) * 6000)
