@@ -173,7 +173,8 @@ async def _alive(
     for ticket in left:
         await tickets.remove(ticket.token)
     dispatcher = Dispatcher(fleet, instances)
-    pool = Pool(settings.server.connect_timeout, settings.server.response_timeout)
+    door_settings = settings.server
+    pool = Pool(door_settings.connect_timeout, door_settings.response_timeout, is_compiled=door_settings.compiled_path)
     async with asyncio.TaskGroup() as tasks:
         ledger = Ledger(settings.server.request_history, clock.now)
         services = Services(settings, fleet, dispatcher, keys, pool, ledger, clock.now, webui_folder(), configuration)
@@ -303,7 +304,7 @@ def _write_address(data_dir: Path, url: str) -> None:
 
 
 def raise_file_limit() -> None:
-    """Let us open as many files as we may: each stream takes two."""
+    """Let us open as many files as we may: each stream takes three."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -89,6 +89,11 @@ class Server(Frozen):
         "LLAMACTL_FAST_PATH",
         "Answer plain inference requests past the web framework; off, all go through it.",
     )
+    compiled_path: bool = setting(
+        True,
+        "LLAMACTL_COMPILED_PATH",
+        "Pass on the chunks of streams in compiled code, where it could be compiled at the installation; off, Python does it.",
+    )
     max_watchers: int = setting(
         100, "LLAMACTL_MAX_WATCHERS", "How many clients may follow events and logs at once; more get 503.", ge=0
     )

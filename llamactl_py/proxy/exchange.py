@@ -11,12 +11,13 @@ from llamactl_py.instances.target import Target
 from llamactl_py.proxy.client import Client, has_left
 from llamactl_py.proxy.heads import answer_framing, answer_lines
 from llamactl_py.proxy.http1 import LONGEST_KNOWN, MAX_HEAD, AnswerHead, Chunks, Malformed, Mould, cut_length, size_lines
+from llamactl_py.proxy.pump import MOST
 
 HIGH_WATER = 1 << 16
 """Bytes that may wait for a client before we stop reading from its backend."""
-LOOK_EVERY = 1 << 14
-"""Bytes that may be passed on without a look at how many of them wait."""
 MAX_INTERIM = 20
+FLOWS_AFTER = 8
+"""Chunks one by one that make a stream which flows."""
 SETTLE = 0.05
 """Seconds to wait whether a close, behind a body that ends with its connection, was the death of the backend."""
 
@@ -88,10 +89,8 @@ class Exchange:
     _seen = 0
     _silent_since = 0.0
     _watch: Watch
-    _look_at = 0
-    """From so many bytes sent on, a look at how many of them wait is due."""
-    _unheard: list[bytes]
-    """Chunks that were passed on, and that *_watch* has not seen yet."""
+    passed: list[bytes]
+    """Chunks that were passed on, and that are neither counted nor watched yet."""
     _beginnings: list[bytes | tuple[()]]
 
     def __init__(self, client: Client, target: Target, may_upgrade: bool = False) -> None:
@@ -99,7 +98,7 @@ class Exchange:
         if transport is None:
             raise ConnectionResetError("the client has left")
         self.target, self.may_upgrade = target, may_upgrade
-        self._client, self._transport = client, transport
+        self._client, self.client_transport = client, transport
 
     def tell(self) -> None:
         """There may be something to decide: the answer is over (`is_complete` or `failure`), or the client reads too slowly
@@ -143,13 +142,15 @@ class Exchange:
     def look_around(self, now: float, silence: float) -> None:
         """What no event tells: while nothing is read from a side, nobody hears it hang up. *silence*: the longest that the
         backend may be silent, in seconds; 0 for ever. Called about once a second."""
+        if self._chunks:
+            self._hear_the_rest()
         if self.sent != self._seen or not self._silent_since:
             self._seen, self._silent_since = self.sent, now
         if self.is_full:
             self._silent_since = now  # we do not listen: that is no silence of the backend
         if self.is_closing:
             return
-        if has_left(self._transport):
+        if has_left(self.client_transport):
             self.lose_client()
         elif not self.is_current():
             self.fail("ended before its answer was complete")
@@ -164,21 +165,24 @@ class Exchange:
             size > LONGEST_KNOWN
             or not data.startswith(self._beginnings[size])
             or not data.endswith(b"\r\n")
-            or self.sent > self._look_at
+            or len(self.passed) >= MOST
         ):
             return False
         try:
-            self._transport.write(data)
+            self.client_transport.write(data)
         except RuntimeError:  # it was closed; we hear of that in a moment
             return False
-        self.sent += size
-        self._unheard.append(data)
+        self.passed.append(data)
         return True
 
     def _hear_the_rest(self) -> None:
-        unheard, self._unheard = self._unheard, []
-        for piece in unheard:
-            self._watch(piece)
+        """Count and watch what was passed on."""
+        if not self.passed:
+            return
+        together = b"".join(self.passed)
+        self.passed.clear()
+        self.sent += len(together)
+        self._watch(together)
 
     def feed(self, data: bytes) -> None:
         """Bytes from the backend. Raises Malformed, also when the answer was complete before: what follows it is nobody's."""
@@ -223,7 +227,7 @@ class Exchange:
     def _feed_known(self, data: bytes) -> bool:
         """Pass on a whole answer with a head that is known, as most answers come. False if that is for `_feed_head` to judge."""
         body = self.memo.mould.body(data)
-        client, transport = self._client, self._transport
+        client, transport = self._client, self.client_transport
         if body is None or self._buffer or not client.keeps_alive or not client.speaks_11 or client.is_head:
             return False
         if transport.is_closing():
@@ -266,16 +270,16 @@ class Exchange:
         self._watch = self.hear(head)
         self._silent_since = 0.0
         if self.length is not None and self.length == len(rest):  # all of it at once, as most answers come: one write
-            self._send(text + rest)
+            self.send(text + rest)
             self.sent = len(rest)
             self._watch(rest)
             self.is_complete = True
             return
         self._left = self.length or 0
         if head.is_chunked:
-            self._chunks, self._unheard, self._beginnings = Chunks(), [], size_lines()
+            self._chunks, self.passed, self._beginnings = Chunks(), [], size_lines()
             self.is_between = client.speaks_11
-        self._send(text)
+        self.send(text)
         if rest:
             self.feed(rest)
 
@@ -317,13 +321,12 @@ class Exchange:
         self._write(data)
         self._watch(data)
 
-    def _send(self, data: bytes) -> None:
-        if not self._transport.is_closing():  # we hear of that in a moment; uvloop would take a write for an error of ours
-            self._transport.write(data)
+    def send(self, data: bytes) -> None:
+        if not self.client_transport.is_closing():  # we hear of that in a moment; uvloop would take a write for an error of ours
+            self.client_transport.write(data)
 
     def _write(self, data: bytes) -> None:
         self.sent += len(data)
-        self._send(data)
-        self._look_at = self.sent + LOOK_EVERY
-        if self._transport.get_write_buffer_size() > HIGH_WATER:
+        self.send(data)
+        if self.client_transport.get_write_buffer_size() > HIGH_WATER:
             self.is_full = True

@@ -8,8 +8,9 @@ from typing import cast
 
 from llamactl_py.ground.memory import give_memory_back
 from llamactl_py.instances.target import is_socket_path
-from llamactl_py.proxy.exchange import HIGH_WATER, Exchange, Memo
+from llamactl_py.proxy.exchange import FLOWS_AFTER, HIGH_WATER, Exchange, Memo
 from llamactl_py.proxy.http1 import Malformed
+from llamactl_py.proxy.pump import Pump
 
 LONGEST_IDLE = 2.0
 """Seconds that a connection may rest and be used again. llama-server and uvicorn close theirs after 5."""
@@ -54,7 +55,14 @@ class Upstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
         if exchange is not None and exchange.is_between and exchange.pass_chunk(data):
+            if len(exchange.passed) == FLOWS_AFTER:
+                self._pool.pump.join(self, exchange.client_transport, exchange.passed)
             return
+        self.hear(data)
+
+    def hear(self, data: bytes) -> None:
+        """What came, and was not passed on yet."""
+        exchange = self.exchange
         if exchange is None or (exchange.is_over and not exchange.is_upgraded):
             self._pool.distrust(self.authority)  # nobody asked: a later answer might be for an earlier request
             self.close()
@@ -69,8 +77,21 @@ class Upstream(asyncio.Protocol):
         if exchange.is_complete or exchange.failure:
             exchange.tell()
         elif exchange.is_full:
-            self.transport.pause_reading()
+            if not self._pool.pump.dismiss(self):
+                self.transport.pause_reading()
             exchange.tell()
+        elif not exchange.is_between:
+            self._pool.pump.leave(self)
+
+    def write_rest(self, data: bytes) -> None:
+        """What the client has not taken of a chunk that the pump passed on."""
+        assert self.exchange is not None
+        self.exchange.send(data)
+
+    def break_off(self, error: OSError) -> None:
+        """The pump could not read on."""
+        self._end(error)
+        self.close()
 
     def eof_received(self) -> None:
         self._end(None)
@@ -149,6 +170,7 @@ class Upstream(asyncio.Protocol):
         self.exchange = None
 
     def close(self) -> None:
+        self._pool.pump.dismiss(self)
         self._pool.busy.discard(self)
         self.transport.abort()
 
@@ -156,7 +178,9 @@ class Upstream(asyncio.Protocol):
 class Pool:
     """Every connection to a backend: the busy ones, and those that rest, by address; none is used again after LONGEST_IDLE."""
 
-    def __init__(self, connect_timeout: float, response_timeout: float = 0.0) -> None:
+    def __init__(self, connect_timeout: float, response_timeout: float = 0.0, *, is_compiled: bool = True) -> None:
+        """*is_compiled*: pass on streams in compiled code, if there is some."""
+        self.pump = Pump(is_compiled)
         self.busy: set[Upstream] = set()
         self.time: Callable[[], float] = asyncio.get_running_loop().time
         self._connect_timeout = connect_timeout
@@ -174,6 +198,8 @@ class Pool:
                 if exchange is None or exchange.is_over:
                     continue  # whoever was told has yet to conclude it
                 exchange.look_around(self.time(), self._response_timeout)
+                if exchange.failure:
+                    self.pump.dismiss(upstream)  # nothing is passed on behind that
                 if exchange.is_over or exchange.is_full:
                     exchange.tell()
             if self.busy or self._resting:
@@ -226,6 +252,7 @@ class Pool:
 
     def give_back(self, connection: Upstream, most: int) -> None:
         """Let it rest until the next request to its address, unless *most* rest there already."""
+        self.pump.leave(connection)
         exchange, connection.exchange = connection.exchange, None
         authority = connection.authority
         was_paused = exchange is not None and exchange.is_full  # more may have come that we did not see
@@ -240,6 +267,7 @@ class Pool:
 
     def forget(self, connection: Upstream) -> None:
         """It was closed, or is used for something else now."""
+        self.pump.leave(connection)
         self.busy.discard(connection)
         resting = self._resting.get(connection.authority, [])
         if connection in resting:
@@ -248,7 +276,8 @@ class Pool:
             self._resting.pop(connection.authority, None)
 
     def close(self) -> None:
-        """Close all that rest."""
+        """Close all that rest, and pass on nothing in compiled code any more."""
+        self.pump.close()
         for resting in list(self._resting.values()):
             for connection in resting:
                 connection.close()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
-ON_UVLOOP = ("test_front.py", "test_passage.py", "test_tunnel.py")
+ON_UVLOOP = ("test_front.py", "test_passage.py", "test_pump.py", "test_tunnel.py")
 
 
 @pytest.hookimpl(optionalhook=True)
