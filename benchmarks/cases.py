@@ -48,7 +48,8 @@ def paced(streams: int, *, period_us: int = PERIOD_US, is_spread: bool = False, 
     def measure(load: Load, door: Door, seconds: float) -> Figures:
         events = max(2, round(longer * seconds * 1e6 / period_us))
         ramp = min(RAMP, events // 2) if is_spread else 0
-        told = load.streams(door, streams, events, period_us, (events + ramp) * period_us / 1e6 + GRACE, ramp=ramp)
+        bound = (events + ramp) * period_us / 1e6 + GRACE
+        told = load.streams(door, streams, events, period_us, bound, ramp=ramp, in_steps=not is_spread)
         return {**_of_streams(told), "unfinished": told["unfinished"]}
 
     return measure

@@ -58,11 +58,20 @@ class Load:
         return told
 
     def streams(
-        self, door: Door, streams: int, events: int, period_us: int, seconds: float, *, ramp: int = 0, must_end: bool = True
+        self,
+        door: Door,
+        streams: int,
+        events: int,
+        period_us: int,
+        seconds: float,
+        *,
+        ramp: int = 0,
+        in_steps: bool = False,
+        must_end: bool = True,
     ) -> dict[str, Any]:
         """What `native/streams.c` prints, and of the candidate the same. *seconds* is a bound; *ramp*: periods over which they
-        begin. Raises Wrong."""
-        asked = f"bench-events={events} bench-period-us={period_us} "
+        begin; *in_steps*: all events of a period come at one moment. Raises Wrong."""
+        asked = f"bench-events={events} bench-period-us={period_us} {'bench-steps=1 ' if in_steps else ''}"
         options = {
             "--streams": streams,
             "--events": events,

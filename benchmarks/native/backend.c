@@ -4,7 +4,8 @@
 
 GET /health and /v1/models are answered, and /bench tells how many connections were accepted. A POST gets one JSON answer or,
 where its first message says `bench-events=`, so many server-sent events, each in a chunk and a write() of its own,
-`bench-period-us=` apart (0: as fast as they are taken).
+`bench-period-us=` apart (0: as fast as they are taken). The first comes at once. With `bench-steps=1` all streams of one
+period have their further events at the same moments, as a server has a token for each of its streams in every step.
 One thread, epoll; a heap of the streams by when their next event is due, and one timer for the first of them. */
 
 #define _GNU_SOURCE
@@ -163,7 +164,8 @@ static const char *asked(struct connection *c, const char *name) {
 }
 
 static bool answer_post(struct connection *c) {
-    const char *tag = asked(c, ASK_TAG), *events = asked(c, ASK_EVENTS), *period = asked(c, ASK_PERIOD);
+    const char *tag = asked(c, ASK_TAG), *events = asked(c, ASK_EVENTS), *period = asked(c, ASK_PERIOD),
+               *steps = asked(c, ASK_STEPS);
     c->tag = tag ? (unsigned)get_hex(tag, TAG_DIGITS) : 0;
     if (!events) {
         char text[ANSWER_LENGTH];
@@ -176,6 +178,7 @@ static bool answer_post(struct connection *c) {
     c->period = period ? strtoull(period, NULL, 10) * 1000u : 0;
     c->due = now_ns();
     if (!say(c, STREAM_HEAD, sizeof STREAM_HEAD - 1) || !go_on(c)) return false;
+    if (steps && c->period) c->due -= c->due % c->period;
     if (c->streams && c->period) heap_push(c);
     return true;
 }

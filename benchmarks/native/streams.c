@@ -3,9 +3,8 @@
     streams --port 8080 --request FILE --events 300 [--streams 100] [--period-us 10000] [--ramp 100]
             [--seconds 30] [--whole 1] [--exact 1] [--cpu 1]
 
-They begin all at once, and so their events come in bursts, as from one server that computes a token for each of its streams in
-every step. With --ramp they begin over so many periods, at moments that spread their events evenly: as from servers that know
-nothing of each other, hardly any two come together, and nobody saves by handling several in one turn.
+They begin all at once. With --ramp they begin over so many periods, at moments that spread their events evenly: as from servers
+that know nothing of each other, hardly any two come together.
 
 --seconds is a bound: a stream that has not ended by then is unfinished, which --whole 0 forgives. --exact 0 looks for the marks
 of the events only, for a proxy that writes them anew. Prints JSON: streams that were whole, events, seconds, microseconds from

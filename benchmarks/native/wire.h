@@ -24,6 +24,7 @@ The fields have fixed widths and are patched into a copy of the text: formatting
 #define ASK_TAG "bench-tag="
 #define ASK_EVENTS "bench-events="
 #define ASK_PERIOD "bench-period-us="
+#define ASK_STEPS "bench-steps="
 
 #define EVENT_UP_TO_MARK                                                                                                  \
     "data: {\"id\":\"chatcmpl-bench\",\"object\":\"chat.completion.chunk\",\"created\":1760000000,\"model\":\"bench\","   \
