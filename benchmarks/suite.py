@@ -79,7 +79,8 @@ class Suite:
         at_scale = [Ours(name, count, NOT_AT_SCALE) for name, count in AT_SCALE.items()]
         peers = (Nginx(), LlamaSwap(self.llama_swap), Llamactl(self.llamactl), LiteLLM())
         few_threads = Ours(FEW_THREADS, skips=frozenset(case.name for case in CASES) - {"c8", "c64"}, has_few_threads=True)
-        everybody: list[Candidate] = [Direct(), Ours(OURS), *peers, few_threads, *at_scale]
+        # who is compared with whom stands side by side: machines drift
+        everybody: list[Candidate] = [Direct(), *reversed(at_scale), Ours(OURS), *peers, few_threads]
         wanted = self.candidates
         return [
             one for one in everybody if not wanted or ("scale" if one.name in (*AT_SCALE, FEW_THREADS) else one.name) in wanted

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from llamactl_py.proxy import narrow
 from llamactl_py.proxy.bodies import Bodies
 from llamactl_py.proxy.desk import Desk, Patience
 from llamactl_py.proxy.front import Front
+from llamactl_py.proxy.narrow import Head
 
 TICK = 1.0
+BEGUN_A_TURN = 8
+"""Heads that are read, of those that are not known yet, before everything else has its turn: a hundred new clients at once would
+keep those waiting whose streams flow."""
+MOST_KNOWN = 256
+"""Heads, of up to `narrow.MAX_HEAD` bytes, whose meaning is remembered."""
 
 Log = Callable[[str | None, str, str, int, int, float], None]
 """Is told (peer, method, path, status, bytes of the answer's body, seconds) of each request that was answered."""
@@ -38,6 +46,9 @@ class Door:
         """Somebody waits for it."""
         self.time: Callable[[], float] = asyncio.get_running_loop().time
         self._tasks: asyncio.TaskGroup
+        self._known: dict[bytes, tuple[Head, bytes]] = {}  # clients of one kind say the same on all their connections
+        self._begun = 0  # in this turn of the loop
+        self._waiting: deque[Front] = deque()
 
     def __call__(self) -> Front:
         return Front(self)
@@ -53,8 +64,39 @@ class Door:
         async with asyncio.TaskGroup() as self._tasks:
             while True:
                 await asyncio.sleep(TICK)
+                self._known.clear()
                 for front in list(self.fronts):
                     front.look_around(self.time(), self.patience)
+
+    def meaning(self, text: bytes) -> tuple[Head, bytes] | None:
+        """What *text*, a head less its length, means, and the digest of its key; None if it is not of the narrow form, or not
+        for us. It is remembered for a second at most, as keys are in it."""
+        if text in self._known:
+            return self._known[text]
+        head = narrow.read(text)
+        if head is None or (digest := self.desk.greet(head)) is None:
+            return None
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        self._known[text] = head, digest
+        return head, digest
+
+    def has_time_for(self, front: Front) -> bool:
+        """May *front* read a head now? If not, it is told to go on in one of the next turns of the loop."""
+        if not self._begun:
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        if self._begun < BEGUN_A_TURN:
+            self._begun += 1
+            return True
+        self._waiting.append(front)
+        return False
+
+    def _next_turn(self) -> None:
+        self._begun = min(len(self._waiting), BEGUN_A_TURN)
+        if self._begun:
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        for _ in range(self._begun):
+            self._waiting.popleft().go_on_reading()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do *work* for a client; it may raise nothing but CancelledError."""

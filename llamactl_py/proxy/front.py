@@ -91,7 +91,7 @@ class Front(asyncio.Protocol):
             self._ahead = b""
         elif self._work is None:
             self._since = self._door.time()
-        if self._work is None and self._may_write is None:
+        if self._work is None and self._may_write is None and self._door.has_time_for(self):
             self._read(data, looked_at)
         else:
             self._ahead = data
@@ -117,7 +117,7 @@ class Front(asyncio.Protocol):
         if self._work:
             self._work.go_on()
         elif self._ahead:
-            asyncio.get_running_loop().call_soon(self._go_on_reading)
+            asyncio.get_running_loop().call_soon(self.go_on_reading)
 
     async def drained(self) -> None:
         """Until the client has read most of what was written. Raises ConnectionError when it has left."""
@@ -179,10 +179,10 @@ class Front(asyncio.Protocol):
             return None
         text, digits, at = cut_length(data, end)
         if text != self._known:
-            head = narrow.read(text)
-            if head is None or (digest := self._door.desk.greet(head)) is None:
+            known = self._door.meaning(text)
+            if known is None:
                 return None
-            self._known, self._head, self._digest = text, head, digest
+            self._known, (self._head, self._digest) = text, known
             self._mould.take(data[: end + 2], at, digits)
         if (digits is None) is not (self._head.method == "GET"):
             return None  # a Content-Length without digits looks like one whose digits were cut out
@@ -255,7 +255,7 @@ class Front(asyncio.Protocol):
         elif not relayed.stays_open or not self._door.is_open:
             self.transport.close()
         elif self._ahead and self._may_write is None:  # who does not read answers need not be given more of them
-            asyncio.get_running_loop().call_soon(self._go_on_reading)
+            asyncio.get_running_loop().call_soon(self.go_on_reading)
 
     def _log(self, relayed: Relayed) -> None:
         assert self._door.log
@@ -270,7 +270,8 @@ class Front(asyncio.Protocol):
             self._door.bodies.give_back(self._held)
             self._held = 0
 
-    def _go_on_reading(self) -> None:
+    def go_on_reading(self) -> None:
+        """There is time for what came, and is not read yet."""
         if self.transport is None or self.transport.is_closing() or self._work or not self._ahead:
             return
         data, self._ahead = self._ahead, b""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from llamactl_py.proxy.door import BEGUN_A_TURN, MOST_KNOWN
 from llamactl_py.proxy.front import UNFURNISHED
 from tests.support.house import House, eventually, house
 
@@ -85,3 +89,56 @@ async def test_what_starts_a_daemon_imports_no_framework() -> None:
     child = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
     out, _ = await child.communicate()
     assert (child.returncode, out) == (0, b"[]\n")
+
+
+async def test_many_new_clients_are_begun_a_few_at_a_time(
+    tmp_path: Path, doors: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(tmp_path) as h:
+        await h.create("a")
+        (door,) = doors
+        begun: Counter[int] = Counter()  # by the turn of the loop
+        loop, meaning = asyncio.get_running_loop(), door.meaning
+
+        async def count_turns() -> None:
+            nonlocal turn
+            while True:
+                turn += 1
+                await asyncio.sleep(0)
+
+        def counted(text: bytes) -> object:
+            begun[turn] += 1
+            return meaning(text)
+
+        turn = 0
+        counting = asyncio.create_task(count_turns())
+        monkeypatch.setattr(door, "meaning", counted)
+        port = int(h.url.rpartition(":")[2])
+        clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+        for client in clients:
+            client.sendall(h.head("GET", "/v1/models"))
+        for client in clients:
+            client.setblocking(False)
+            assert (await asyncio.wait_for(loop.sock_recv(client, 1 << 16), 10)).startswith(b"HTTP/1.1 200 ")
+            client.close()
+        counting.cancel()
+        assert begun.total() == 100
+        assert max(begun.values()) <= BEGUN_A_TURN
+
+
+async def test_what_a_head_means_is_known_for_a_second_and_of_so_many(tmp_path: Path, doors: list[Any]) -> None:
+    async with house(tmp_path) as h:
+        (door,) = doors
+
+        async def ask(path: str, *headers: str) -> bytes:
+            return await h.raw(h.head("GET", path, *headers, "Connection: close"))
+
+        assert (await ask("/v1/models")).startswith(b"HTTP/1.1 200 ")
+        assert len(door._known) == 1
+        assert (await ask("/v1/models")).startswith(b"HTTP/1.1 200 ")
+        assert len(door._known) == 1
+        for number in range(MOST_KNOWN + 10):
+            door.meaning(f"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nX-A: {number}\r\n".encode())
+        assert len(door._known) <= MOST_KNOWN
+        assert door.meaning(b"GET /v1/models HTTP/1.1\r\nHost: elsewhere.example\r\n") is None
+        await eventually(lambda: not door._known)
