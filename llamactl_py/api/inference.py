@@ -158,11 +158,13 @@ class FrontDesk:
             Account(services, None, "", caller, "POST", head.path, len(body)).refused(error)
             self.refuse(front, head, error)
             return None
-        account = Account(services, instance, model.name, caller, "POST", head.path, len(body))
         if (target := services.dispatcher.grant(instance)) is not None:
             if (upstream := services.pool.take(target.authority)) is not None:
+                upstream.send(head.opening(target, sum(map(len, asked))), asked)  # the books are kept while the backend works
+                account = Account(services, instance, model.name, caller, "POST", head.path, len(body))
                 return Passage(self, front, head, asked, account, instance, target, upstream)
             services.dispatcher.give_back(instance, counts_as_use=False)
+        account = Account(services, instance, model.name, caller, "POST", head.path, len(body))
         return self.wait_for(front, head, asked, account, instance)
 
     def wait_for(self, front: Front, head: Head, body: Body, account: Account, instance: Instance) -> Work:
@@ -217,8 +219,8 @@ class Errand:
 
 
 class Passage(Exchange):
-    """An answer on its way from an instance that was ready, over a connection that rested: all that is left to do is to listen
-    (a `Work`). It holds a lease."""
+    """An answer on its way from an instance that was ready, over a connection that rested and has been sent the request: all
+    that is left to do is to listen (a `Work`). It holds a lease."""
 
     def __init__(
         self,
@@ -240,7 +242,7 @@ class Passage(Exchange):
         self._instance = instance
         self._upstream = upstream
         account.granted_at_once()
-        upstream.begin(self, head.opening(target, sum(map(len, body))), body)
+        upstream.carry(self)
 
     def leave(self) -> None:
         if not self.is_over:

@@ -122,7 +122,8 @@ async def _ask(upstream: Upstream, client: Client, question: Question, asking: C
     exchange: Asking | None = None
     try:
         exchange = asking()
-        upstream.begin(exchange, question.head(exchange.target), question.body)
+        upstream.carry(exchange)
+        upstream.send(question.head(exchange.target), question.body)
         while not exchange.is_over:
             await exchange.told.wait()
             exchange.told.clear()

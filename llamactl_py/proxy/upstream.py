@@ -111,12 +111,15 @@ class Upstream(asyncio.Protocol):
             exchange.fail("reset the connection", is_closing=True)
         exchange.tell()
 
-    def begin(self, exchange: Exchange, head: bytes, body: Body) -> None:
-        """Send a request and expect its answer; `conclude` when it is over."""
+    def carry(self, exchange: Exchange) -> None:
+        """Expect the answer to the request that is sent; `conclude` when it is over."""
         self.exchange = exchange
         exchange.memo = self._memo
         self._began = self._pool.time()
         self._pool.busy.add(self)
+
+    def send(self, head: bytes, body: Body) -> None:
+        """Send a request, and `carry` its exchange before anything else can happen."""
         if len(body) == 1 and len(body[0]) < HIGH_WATER:
             self.transport.write(head + body[0])
             return
