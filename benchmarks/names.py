@@ -8,3 +8,5 @@ AT_SCALE = {ONE_HUNDRED: 100, ONE_THOUSAND: 1000}
 """Ourselves again, with so many instances registered."""
 FEW_THREADS = f"{OURS}, --threads-http as it comes"
 """Ourselves before a llama-server that was not told to expect many connections."""
+ALL_PYTHON = f"{OURS}, all Python"
+"""Ourselves as where nothing could be compiled."""

@@ -21,12 +21,12 @@ from benchmarks.candidates.nginx import Nginx
 from benchmarks.candidates.ours import Ours
 from benchmarks.cases import CASES, Case
 from benchmarks.load import Door, Load, Wrong
-from benchmarks.names import AT_SCALE, FEW_THREADS, OURS
+from benchmarks.names import ALL_PYTHON, AT_SCALE, FEW_THREADS, OURS
 from benchmarks.results import Run, Sample
 
 NOT_AT_SCALE = GROWTH | {"c8", "spread100", "flat"}
 NAMES = ("direct", OURS, "nginx", "llama-swap", "llamactl", "litellm", "scale")
-"""`scale` stands for llamactl-py with 100 and with 1,000 instances, and before a server of few threads."""
+"""`scale` stands for llamactl-py with 100 and with 1,000 instances, before a server of few threads, and all in Python."""
 EXTRAS = ("start-up", "cold-start")
 BUSY = "not asked: it was still busy with what clients had given up before"
 COLD_STARTS_A_ROUND = 5
@@ -78,12 +78,16 @@ class Suite:
     def _chosen(self) -> list[Candidate]:
         at_scale = [Ours(name, count, NOT_AT_SCALE) for name, count in AT_SCALE.items()]
         peers = (Nginx(), LlamaSwap(self.llama_swap), Llamactl(self.llamactl), LiteLLM())
-        few_threads = Ours(FEW_THREADS, skips=frozenset(case.name for case in CASES) - {"c8", "c64"}, has_few_threads=True)
+        cases = frozenset(case.name for case in CASES)
+        few_threads = Ours(FEW_THREADS, skips=cases - {"c8", "c64"}, has_few_threads=True)
+        all_python = Ours(ALL_PYTHON, skips=cases - {"c64", "paced100", "paced400", "spread100"}, is_compiled=False)
         # who is compared with whom stands side by side: machines drift
-        everybody: list[Candidate] = [Direct(), *reversed(at_scale), Ours(OURS), *peers, few_threads]
+        everybody: list[Candidate] = [Direct(), *reversed(at_scale), Ours(OURS), all_python, *peers, few_threads]
         wanted = self.candidates
         return [
-            one for one in everybody if not wanted or ("scale" if one.name in (*AT_SCALE, FEW_THREADS) else one.name) in wanted
+            one
+            for one in everybody
+            if not wanted or ("scale" if isinstance(one, Ours) and one.name != OURS else one.name) in wanted
         ]
 
     def _can_prepare(self, candidate: Candidate, bench: Bench) -> bool:

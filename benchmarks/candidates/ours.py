@@ -11,10 +11,11 @@ from pathlib import Path
 import psutil
 
 from benchmarks import machine, processes
-from benchmarks.candidates.base import Bench, Open, opened
+from benchmarks.candidates.base import Bench, NotMeasured, Open, opened
 from benchmarks.load import Door
 from llamactl_py import __version__
 from llamactl_py.client import Client
+from llamactl_py.proxy.pump import IS_COMPILED
 
 ROOT = Path(__file__).parent.parent.parent
 THREADS = 4096
@@ -22,16 +23,25 @@ THREADS = 4096
 
 class Ours:
     """With *instances* registered, of which the one named `bench` gets the requests. It is told to expect many connections (a
-    llama-server gives each of them a thread), unless *has_few_threads*."""
+    llama-server gives each of them a thread), unless *has_few_threads*. *is_compiled*: with the part that is in C."""
 
     def __init__(
-        self, name: str, instances: int = 1, skips: frozenset[str] = frozenset(), *, has_few_threads: bool = False
+        self,
+        name: str,
+        instances: int = 1,
+        skips: frozenset[str] = frozenset(),
+        *,
+        has_few_threads: bool = False,
+        is_compiled: bool = True,
     ) -> None:
         self.name, self.skips = name, skips
+        self._is_compiled = is_compiled
         self._instances, self._has_few_threads = instances, has_few_threads
 
     def prepare(self, bench: Bench) -> str:
-        self._folder = bench.folder / f"ours-{self._instances}{'-few' if self._has_few_threads else ''}"
+        if self._is_compiled and not IS_COMPILED:
+            raise NotMeasured("its C part is not compiled; do that with: python hatch_build.py")
+        self._folder = bench.folder / f"ours-{self._instances}-{self._has_few_threads:d}-{self._is_compiled:d}"
         self._folder.mkdir()
         self.port = processes.free_port()
         self.command = (
@@ -45,7 +55,8 @@ class Ours:
 
     @contextmanager
     def open(self) -> Iterator[Open]:
-        with opened(self.command, self.door, self._folder / "log") as it:
+        environment = {"LLAMACTL_COMPILED_PATH": str(self._is_compiled).lower()}
+        with opened(self.command, self.door, self._folder / "log", environment) as it:
             yield it
 
     def door(self, process: psutil.Process | None = None) -> Door:
