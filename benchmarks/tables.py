@@ -64,7 +64,7 @@ PEERS = (
     Table(
         "100 streams, an event each 10 ms",
         _streams("paced100"),
-        "All begin at once, and all events of a step come at one moment, as from a server that computes a token for every stream.",
+        "All begin at once, and all events of a step come at one moment, as from one server that computes tokens for all.",
     ),
     Table("400 streams, an event each 10 ms", _streams("paced400")),
     Table(
