@@ -137,7 +137,7 @@ def _known(model: Model, words: Sequence[str], environment: dict[str, str]) -> d
         parsed = parse_command([_value(word) for word in words])
     except Invalid:
         return None
-    if parsed.docker and "docker" not in InstanceOptions.model_fields:
+    if parsed.docker and "docker" not in InstanceOptions.__struct_fields__:
         return None  # a version that has no containers can still run the command that makes one
     kept = _without_owned(parsed, words)
     if not parsed.docker and any(f"${{{name}}}" in word for word in kept for name in STOP_MEANING):

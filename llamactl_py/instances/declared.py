@@ -12,7 +12,7 @@ from llamactl_py.config.document import DECLARED
 from llamactl_py.config.load import Configuration
 from llamactl_py.ground.errors import BadConfiguration, Invalid, Problem
 from llamactl_py.ground.names import InstanceName, instance_name
-from llamactl_py.ground.validation import kind
+from llamactl_py.ground.readers import kind
 from llamactl_py.instances.instance import Instance
 from llamactl_py.instances.options import InstanceOptions, model_names, parse_options
 
