@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from functools import cache
 
 from msgspec import Struct
 
@@ -21,12 +22,18 @@ OTHER_VARIABLES = (
 """Ours, but not settings: where the file is, and what the command line client and the test suite use."""
 
 
-def variables(model: type[Struct] = Settings, prefix: str = "", kind: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted setting, environment variable) of every setting. *kind* stands for {KIND} in those of a backend."""
+@cache
+def variables() -> tuple[tuple[str, str], ...]:
+    """(dotted setting, environment variable) of every setting."""
+    return tuple(_variables(Settings, "", ""))
+
+
+def _variables(model: type[Struct], prefix: str, kind: str) -> Iterator[tuple[str, str]]:
+    """*kind* stands for {KIND} in those of a backend."""
     for field in fields_of(model):
         if field.section:
             own = field.variable or field.name.upper()  # llamactl's word for it
-            yield from variables(field.section, f"{prefix}{field.key}.", own if model is Backends else kind)
+            yield from _variables(field.section, f"{prefix}{field.key}.", own if model is Backends else kind)
         else:
             yield prefix + field.key, (field.variable or f"LLAMACTL_{field.name.upper()}").replace("{KIND}", kind)
 

@@ -94,7 +94,9 @@ class _Known:
         del names["type"]
         pattern = names.pop("pattern", None)
         of_names = {"propertyNames": names} if names else {}
-        return of_names | ({"patternProperties": {pattern: values}} if pattern else {"additionalProperties": values or True})
+        if pattern:
+            return of_names | {"patternProperties": {pattern: values}, "additionalProperties": False}
+        return of_names | {"additionalProperties": values or True}
 
 
 def _enum(kind: type[Enum]) -> Schema:

@@ -88,18 +88,19 @@ def _reader(bare: Any, hint: Any) -> Reader:
 
 @cache
 def _struct(model: type[Struct]) -> Reader:
-    fields = [(one, reader(one.hint)) for one in fields_of(model)]
-    known = {one.key: one for one, _ in fields}
+    known = {one.key: one for one in fields_of(model)}
+    readers: dict[str, Reader] = {}
 
     def read(raw: Any, where: str, reading: Reading) -> Any:
         if not isinstance(raw, Mapping):
             return reading.tell(where, f"expected an object with named fields, got {kind(raw)}")
         before, values, prefix = reading.count, {}, f"{where}." if where else ""
-        for one, read_one in fields:
-            if one.key in raw:
-                values[one.name] = read_one(raw[one.key], prefix + one.key, reading)
+        for key, one in known.items():
+            if key in raw:
+                read_one = readers.get(key) or readers.setdefault(key, reader(one.hint))
+                values[one.name] = read_one(raw[key], prefix + key, reading)
             elif one.is_required:
-                reading.tell(prefix + one.key, "is required")
+                reading.tell(prefix + key, "is required")
         for key in raw:
             if key not in known:
                 reading.tell_unknown(f"{prefix}{key}", str(key), known)
