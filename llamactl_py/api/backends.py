@@ -10,7 +10,8 @@ from msgspec import Meta
 from llamactl_py.api.programs import kind_of
 from llamactl_py.api.route import Route, View, read_model
 from llamactl_py.auth.policy import Access
-from llamactl_py.backends import BACKEND_NAMES, Parsed, parse_command
+from llamactl_py.backends import BACKEND_NAMES, parse_command
+from llamactl_py.backends.parse import Parsed
 from llamactl_py.ground import errors
 from llamactl_py.ground.fields import Frozen, Rule, about
 from llamactl_py.instances.options import parse_options

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Union, dataclass_transform, get_args, get_origin
 
 from msgspec import Meta, Struct, UnsetType, field
 from msgspec.structs import FieldInfo, fields
 
+from llamactl_py.ground.private import Private
+
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
-class Frozen(Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of everything parsed at the edge: change is replacement. Its `repr` tells no values, as some of them are secret."""
+class Frozen(Private, frozen=True, forbid_unknown_fields=True):
+    """Base of everything parsed at the edge: change is replacement."""
 
     SCHEMA: ClassVar[Mapping[str, Any]] = {}
     """What the fields do not say of it, in JSON Schema."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(...)"
 
 
 class Form(Struct, frozen=True, eq=False):
@@ -50,21 +49,14 @@ class Field(Struct, frozen=True):
 
     name: str
     key: str
-    """Its name outside, where that is another one."""
+    """What it is called outside."""
     hint: Any
+    """Its type, with what Annotated says of it."""
+    section: type[Struct] | None
+    """The Struct that it holds, if it does."""
     default: Any
     """NODEFAULT where it has to be given, or depends on the machine."""
     is_required: bool
-
-    @property
-    def kind(self) -> Any:
-        """Its type, without what is said of it."""
-        return split(self.hint)[0]
-
-    @property
-    def section(self) -> type[Struct] | None:
-        """The Struct that it holds, if it does."""
-        return self.kind if is_struct(self.kind) else None
 
     @property
     def description(self) -> str:
@@ -82,13 +74,13 @@ class Field(Struct, frozen=True):
 @cache
 def fields_of(model: type[Struct]) -> tuple[Field, ...]:
     """In their order."""
-    hints = get_type_hints(model, include_extras=True)
-    return tuple(Field(one.name, one.encode_name, hints[one.name], _default(one), one.required) for one in fields(model))
+    return tuple(_field(one) for one in fields(model))
 
 
-def _default(one: FieldInfo) -> Any:
-    factory = one.default_factory
-    return factory() if factory in (dict, list) else one.default
+def _field(one: FieldInfo) -> Field:
+    kind, factory = split(one.type)[0], one.default_factory
+    default = factory() if factory in (dict, list) else one.default
+    return Field(one.name, one.encode_name, one.type, kind if is_struct(kind) else None, default, one.required)
 
 
 def split(hint: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from llamactl_py.backends import Parsed, backend, parse_command
+from llamactl_py.backends import backend, parse_command
+from llamactl_py.backends.parse import Parsed
 from llamactl_py.backends.placeholders import STOP_MEANING
 from llamactl_py.ground.errors import Invalid
 from llamactl_py.importers.values import entries, line_of, shown, whole
