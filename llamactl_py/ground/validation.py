@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from msgspec import Struct
-from msgspec.json import decode, encode
+from msgspec import Struct, to_builtins
 
 from llamactl_py.ground.errors import Invalid, Problem
 from llamactl_py.ground.fields import Form, Frozen, fields_of, split
@@ -31,13 +30,20 @@ def parse(model: type[Model], raw: object, prefix: str = "", *, from_text: bool 
 
 def plain(value: Struct) -> dict[str, Any]:
     """*value* as JSON values, which `parse` takes for the same."""
-    found: dict[str, Any] = decode(encode(value, enc_hook=str))  # what msgspec does not know are paths
+    found: dict[str, Any] = _with_lists(to_builtins(value, enc_hook=str))  # what msgspec does not know are paths
     for one in fields_of(type(value)):
         if one.section:
             found[one.key] = plain(getattr(value, one.name))
         elif write := _writer(one.hint):
             found[one.key] = write(getattr(value, one.name))
     return found
+
+
+def _with_lists(value: Any) -> Any:
+    """JSON has no tuples."""
+    if isinstance(value, dict):
+        return {name: _with_lists(below) for name, below in value.items()}
+    return [*map(_with_lists, value)] if isinstance(value, list | tuple) else value
 
 
 def _writer(hint: Any) -> Callable[[Any], object] | None:

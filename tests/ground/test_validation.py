@@ -164,6 +164,7 @@ def test_what_was_parsed_is_shown_as_it_was_written() -> None:
     raw = {"words": ["a"], "coats": 3, "colour": "blue", "sizes": [3, 4], "made": {"x": 1}}
     assert parse(Paint, plain(parse(Paint, raw))) == parse(Paint, raw)
     assert plain(parse(Paint, raw)).items() >= raw.items()
+    assert plain(parse(Paint, {"more": "\udcff"}))["more"] == "\udcff", "half a character, as names of files may have"
 
 
 @pytest.mark.parametrize(
