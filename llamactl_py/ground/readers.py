@@ -52,6 +52,13 @@ class Reading(Struct):
         hint = nearest(key, known) if self.count < MOST_PROBLEMS else ""  # to look for it takes time
         self.tell(where, f"unknown key{hint}")
 
+    def take(self, other: Reading) -> Any:
+        """Tell what *other* was told."""
+        for problem in other.problems:
+            self.tell(problem.where, problem.what)
+        self.count += other.count - len(other.problems)
+        return WRONG
+
     def all_problems(self) -> Iterator[Problem]:
         """The first, and how many more there are."""
         yield from self.problems
@@ -68,8 +75,12 @@ def reader(hint: Any) -> Reader:
     bare, said = split(hint)
     form = next((one for one in said if isinstance(one, Form)), None)
     read = _formed(form) if form else _reader(bare, hint)
-    checks = [one for one in said if (isinstance(one, Rule) and one.check) or (isinstance(one, Meta) and _limits(one))]
-    return _checked(read, checks, hint) if checks else read
+    for one in said:
+        if isinstance(one, Meta) and _limits(one):
+            read = _limited(read, one, hint)
+        elif isinstance(one, Rule) and one.check:
+            read = _ruled(read, one.check)
+    return read
 
 
 def _reader(bare: Any, hint: Any) -> Reader:
@@ -109,18 +120,25 @@ def _struct(model: type[Struct]) -> Reader:
     return read
 
 
-def _checked(read: Reader, checks: list[Rule | Meta], hint: Any) -> Reader:
+def _limited(read: Reader, limits: Meta, hint: Any) -> Reader:
+    def read_and_compare(raw: Any, where: str, reading: Reading) -> Any:
+        value = read(raw, where, reading)
+        if value is WRONG or _keeps(limits, value):
+            return value
+        got = f"one of {len(value)}" if isinstance(value, tuple) else shown(raw, where)
+        return reading.tell(where, f"expected {described(hint)}, got {got}")
+
+    return read_and_compare
+
+
+def _ruled(read: Reader, check: Callable[[Any], None]) -> Reader:
     def read_and_check(raw: Any, where: str, reading: Reading) -> Any:
         value = read(raw, where, reading)
-        for one in checks if value is not WRONG else ():
-            if isinstance(one, Meta) and not _keeps(one, value):
-                got = f"one of {len(value)}" if isinstance(value, tuple) else shown(raw, where)
-                return reading.tell(where, f"expected {described(hint)}, got {got}")
-            try:
-                if isinstance(one, Rule) and one.check:
-                    one.check(value)
-            except ValueError as error:
-                return reading.tell(where, str(error))
+        try:
+            if value is not WRONG:
+                check(value)
+        except ValueError as error:
+            return reading.tell(where, str(error))
         return value
 
     return read_and_check
@@ -151,10 +169,8 @@ def _union(members: tuple[Any, ...], hint: Any) -> Reader:
             value = one(raw, where, attempts[-1])
             if value is not WRONG:
                 return value
-        inside = next((one.problems for one in attempts if one.problems[0].where != where), ())
-        for problem in inside or (Problem(where, f"expected {described(hint)}, got {shown(raw, where)}"),):
-            reading.tell(problem.where, problem.what)
-        return WRONG
+        meant = next((one for one in attempts if one.problems[0].where != where), None)
+        return reading.take(meant) if meant else reading.tell(where, f"expected {described(hint)}, got {shown(raw, where)}")
 
     return read
 

@@ -184,6 +184,8 @@ def test_of_many_problems_the_first_are_told_and_how_many_more_there_are() -> No
         parse(Paint, {f"x{i}": 1 for i in range(MOST_PROBLEMS + 5)})
     assert len(caught.value.problems) == MOST_PROBLEMS + 1
     assert caught.value.problems[-1] == Problem("", "and 5 more")
+    with pytest.raises(Invalid, match=f"; and {30 - MOST_PROBLEMS} more$"):
+        parse(Paint, {"line": [0] * 30})
 
 
 def test_no_value_is_in_a_repr() -> None:
