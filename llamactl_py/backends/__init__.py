@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from llamactl_py.backends.backend import Backend, CommandLine, Served, StopRule
 from llamactl_py.backends.custom import CUSTOM
-from llamactl_py.backends.executables import recognise
 from llamactl_py.backends.llama_cpp import LLAMA_CPP
 from llamactl_py.backends.llama_cpp_python import LLAMA_CPP_PYTHON
 from llamactl_py.backends.lmdeploy import LMDEPLOY
@@ -66,6 +65,8 @@ def _known() -> str:
 
 def recognises(kind: Backend, words: Sequence[str]) -> bool:
     """Does the program that *words* start bear the name of that server?"""
+    from llamactl_py.backends.executables import recognise  # asked of programs that are looked for, after the start
+
     try:
         return not kind.takes_any_command and recognise((*words, "--help"), (kind,)).backend is kind
     except Invalid:
@@ -78,6 +79,6 @@ def parse_command(command: str | Sequence[str], backend_type: str | None = None)
     Without *backend_type* the program tells which backend it is; a line of options alone needs it. Unknown flags are kept
     verbatim in `extra_args`; what the daemon decides (host, port, keys) is left out with a warning. Raises Invalid.
     """
-    from llamactl_py.backends import parse  # it knows the shells, and a daemon whose instances have options starts without
+    from llamactl_py.backends import parse  # it knows all shells; a daemon whose instances have options starts without
 
     return parse.parse_command(command, backend(backend_type) if backend_type is not None else None, BACKENDS)
