@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 from msgspec import Struct, to_builtins
 
 from llamactl_py.ground.errors import Invalid, Problem
-from llamactl_py.ground.fields import Form, Frozen, fields_of, split
+from llamactl_py.ground.fields import Field, Form, Frozen, fields_of, split
 from llamactl_py.ground.readers import Reading, kind, reader
 
 Model = TypeVar("Model", bound=Frozen)
@@ -31,12 +32,18 @@ def parse(model: type[Model], raw: object, prefix: str = "", *, from_text: bool 
 def plain(value: Struct) -> dict[str, Any]:
     """*value* as JSON values, which `parse` takes for the same."""
     found: dict[str, Any] = _with_lists(to_builtins(value, enc_hook=str))  # what msgspec does not know are paths
-    for one in fields_of(type(value)):
-        if one.section:
-            found[one.key] = plain(getattr(value, one.name))
-        elif write := _writer(one.hint):
-            found[one.key] = write(getattr(value, one.name))
+    for field, write in _writers(type(value)):
+        found[field.key] = write(getattr(value, field.name))
     return found
+
+
+@cache
+def _writers(model: type[Struct]) -> tuple[tuple[Field, Callable[[Any], object]], ...]:
+    """The fields of which msgspec does not know how people write them, or perhaps not all that is in them."""
+    forms = (
+        (field, next((one.write for one in split(field.hint)[1] if isinstance(one, Form)), None)) for field in fields_of(model)
+    )
+    return tuple((field, write or plain) for field, write in forms if write or field.section)
 
 
 def _with_lists(value: Any) -> Any:
@@ -44,7 +51,3 @@ def _with_lists(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _with_lists(below) for name, below in value.items()}
     return [*map(_with_lists, value)] if isinstance(value, list | tuple) else value
-
-
-def _writer(hint: Any) -> Callable[[Any], object] | None:
-    return next((one.write for one in split(hint)[1] if isinstance(one, Form)), None)
