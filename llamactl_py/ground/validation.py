@@ -40,10 +40,12 @@ def plain(value: Struct) -> dict[str, Any]:
 @cache
 def _writers(model: type[Struct]) -> tuple[tuple[Field, Callable[[Any], object]], ...]:
     """The fields of which msgspec does not know how people write them, or perhaps not all that is in them."""
-    forms = (
-        (field, next((one.write for one in split(field.hint)[1] if isinstance(one, Form)), None)) for field in fields_of(model)
-    )
-    return tuple((field, write or plain) for field, write in forms if write or field.section)
+    found = []
+    for field in fields_of(model):
+        form = next((one for one in split(field.hint)[1] if isinstance(one, Form)), None)
+        if write := form.write if form else plain if field.section else None:
+            found.append((field, write))
+    return tuple(found)
 
 
 def _with_lists(value: Any) -> Any:
