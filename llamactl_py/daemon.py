@@ -191,7 +191,7 @@ async def _alive(
         furnished = tasks.create_task(_furnish(door, services, access))
         to_start = [*to_resume, *(i.name for i in fleet if i.options.autostart and i.name not in to_resume)]
         tasks.create_task(_resume(dispatcher, fleet, store, to_start))
-        workshop.ask_about(instance.options for instance in fleet)
+        furnished.add_done_callback(lambda _: workshop.ask_about(instance.options for instance in fleet))  # then nobody waits
         try:
             yield Running(url, key, is_new, settings.data_dir / paths.MANAGEMENT_KEY, services, tuple(swept), furnished)
         finally:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +14,7 @@ from llamactl_py.backends import backend
 from llamactl_py.config.load import Configuration
 from llamactl_py.config.settings import Settings
 from llamactl_py.events.bus import Bus
+from llamactl_py.ground import chance
 from llamactl_py.ground.clock import Now
 from llamactl_py.instances.fleet import Edit, Fleet
 from llamactl_py.instances.instance import Instance
@@ -34,43 +33,40 @@ MAX_LOG_LINES = 1_000_000
 __all__ = ["MAX_LOG_BYTES", "MAX_LOG_LINES", "LogFollower", "Services"]
 
 
-@dataclass
 class Services:
     """Everything that handlers call."""
 
-    settings: Settings
-    fleet: Fleet
-    dispatcher: Dispatcher
-    keys: KeyRing
-    pool: Pool
-    ledger: Ledger
-    now: Now
-    webui: Path
-    configuration: Configuration
-    """As it was read last; `settings` are those of it that a running daemon can take over."""
-    reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
-    routes: Routes = field(default_factory=Routes)
-    requirements: Requirements = field(init=False)
-    bodies: Bodies = field(init=False)
-    time: Callable[[], float] = field(init=False)
-    """The loop's clock, in seconds."""
-    watchers: int = 0
-    """How many follow events and logs now."""
-    is_closing: bool = False
-    """The daemon is ending: nothing that goes on without end may go on."""
-
-    bus: Bus = field(init=False)
-    """What happens, for whoever listens."""
-
-    def __post_init__(self) -> None:
-        self.bodies = Bodies(self.settings.server.max_buffered_bodies)
-        self.time = asyncio.get_running_loop().time
-        self.requirements = _requirements(self.settings)
-        self.bus = Bus(self.settings.server.event_history, secrets.token_hex(4))
-        self.fleet.on_change(self._tell_state)
-        self.fleet.on_edit(self._tell_edit)
-        self.fleet.on_reshape(self._reroute)
-        self.fleet.on_reshape(self.settle_ledger)
+    def __init__(
+        self,
+        settings: Settings,
+        fleet: Fleet,
+        dispatcher: Dispatcher,
+        keys: KeyRing,
+        pool: Pool,
+        ledger: Ledger,
+        now: Now,
+        webui: Path,
+        configuration: Configuration,
+    ) -> None:
+        self.settings, self.configuration = settings, configuration
+        """The configuration as it was read last; `settings` are those of it that a running daemon can take over."""
+        self.fleet, self.dispatcher, self.keys, self.pool, self.ledger = fleet, dispatcher, keys, pool, ledger
+        self.now, self.webui = now, webui
+        self.time: Callable[[], float] = asyncio.get_running_loop().time
+        """The loop's clock, in seconds."""
+        self.reloading = asyncio.Lock()
+        self.watchers = 0
+        """How many follow events and logs now."""
+        self.is_closing = False
+        """The daemon is ending: nothing that goes on without end may go on."""
+        self.bodies = Bodies(settings.server.max_buffered_bodies)
+        self.requirements = _requirements(settings)
+        self.bus = Bus(settings.server.event_history, chance.token(4))
+        """What happens, for whoever listens."""
+        fleet.on_change(self._tell_state)
+        fleet.on_edit(self._tell_edit)
+        fleet.on_reshape(self._reroute)
+        fleet.on_reshape(self.settle_ledger)
         self._reroute()
 
     def use(self, configuration: Configuration, settings: Settings) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import BaseModel
+from msgspec import Struct
 
 from llamactl_py.accounting.metrics import Figures
 from llamactl_py.accounting.sums import Sums
@@ -28,9 +28,10 @@ from llamactl_py.backends.placeholders import STOP_MEANING
 from llamactl_py.cli.main import cli
 from llamactl_py.config import legacy
 from llamactl_py.config.changes import LIVE
-from llamactl_py.config.settings import Backend, Docker, Settings
+from llamactl_py.config.settings import Backend, Docker, Instances, Settings
 from llamactl_py.config.variables import SECTIONS, variables
-from llamactl_py.ground.validation import parse
+from llamactl_py.ground.fields import Field, Form, fields_of, split
+from llamactl_py.ground.validation import plain
 from llamactl_py.importers import llama_swap, llama_swap_model
 from llamactl_py.instances.options import InstanceOptions, parse_options
 from llamactl_py.instances.state import EDGES, State, status_word
@@ -58,12 +59,12 @@ def shown(value: Any) -> str:
     return {"": "empty", "None": "unset", "()": code("[]")}.get(str(value), code(value))
 
 
-def unit(model: type[BaseModel], field: str) -> str:
+def unit(field: Field) -> str:
     """' seconds' or ' minutes' where a plain number means that."""
-    schema = model.model_json_schema(by_alias=False)["properties"][field]
-    found = re.match(r"a number of (\w+),", str(schema.get("description", "")))
-    options = str(model.model_fields[field].metadata)
-    found = found or re.search(r"a number of (\w+),", options)
+    said = next(
+        (one.schema["description"] for one in split(field.hint)[1] if isinstance(one, Form) and one.schema and one.write), ""
+    )
+    found = re.match(r"a number of (\w+),", said)
     return f" {found[1]}" if found else ""
 
 
@@ -75,9 +76,9 @@ def settings() -> str:
     rows = list(_settings(Settings, ""))
     for model, prefix in ((Backend, "backends.KIND"), (Docker, "backends.KIND.docker")):
         rows += [
-            [code(f"{prefix}.{name}"), shown(field.default), "see below", field.description or ""]
-            for name, field in model.model_fields.items()
-            if field.annotation is not Docker
+            [code(f"{prefix}.{field.name}"), shown(field.default), "see below", field.description]
+            for field in fields_of(model)
+            if field.section is not Docker
         ]
     by_kind: dict[str, list[str]] = {}
     for dotted, variable in variables():
@@ -87,35 +88,33 @@ def settings() -> str:
     return f"{table(('setting', 'default', 'variable', 'meaning'), rows)}\n{kinds}"
 
 
-def _settings(model: type[BaseModel], prefix: str) -> Iterator[list[str]]:
-    written = parse(Settings, {}).model_dump(mode="json")
-    for name, field in model.model_fields.items():
-        inner = field.annotation
-        if name == "backends":
+def _settings(model: type[Struct], prefix: str) -> Iterator[list[str]]:
+    written, variable_of = plain(Settings()), dict(variables())
+    for field in fields_of(model):
+        dotted = prefix + field.name
+        if field.name == "backends":
             continue
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from _settings(inner, f"{prefix}{name}.")
+        if field.section:
+            yield from _settings(field.section, f"{dotted}.")
             continue
         value = written
-        for step in f"{prefix}{name}".split("."):
+        for step in dotted.split("."):
             value = value[step]
-        default = "by platform, see below" if name == "data_dir" else shown(value) + unit(model, name)
-        extra = field.json_schema_extra
-        variable = extra.get("env") if isinstance(extra, dict) else None
-        yield [code(prefix + name), default, code(variable), field.description or ""]
+        default = "by platform, see below" if field.name == "data_dir" else shown(value) + unit(field)
+        yield [code(dotted), default, code(variable_of[dotted]), field.description]
 
 
 def options() -> str:
     """Every option of an instance, with what it gets when it is left out."""
     filled, _ = parse_options({"backend_type": "llama_cpp"}, Settings().instances)
-    defaults = filled.model_dump(mode="json")
-    of_setting = {name.removeprefix("default_"): name for name in type(Settings().instances).model_fields if "default_" in name}
+    defaults = plain(filled)
+    of_setting = {name.removeprefix("default_"): name for name in Instances.__struct_fields__ if "default_" in name}
     rows = []
-    for name, field in InstanceOptions.model_fields.items():
-        default = shown(defaults[name]) + unit(InstanceOptions, name)
-        if name in of_setting:
-            default += f" (setting `{of_setting[name]}`)"
-        rows.append([code(name), "required" if name == "backend_type" else default, field.description or ""])
+    for field in fields_of(InstanceOptions):
+        default = shown(defaults[field.name]) + unit(field)
+        if field.name in of_setting:
+            default += f" (setting `{of_setting[field.name]}`)"
+        rows.append([code(field.name), "required" if field.name == "backend_type" else default, field.description])
     return table(("option", "default", "meaning"), rows)
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import click
 import pytest
-from pydantic import BaseModel
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llamactl_py.api.problems import TABLE
 from llamactl_py.api.system import PAGES
@@ -26,6 +27,7 @@ from llamactl_py.cli.main import COMMANDS, cli
 from llamactl_py.config.load import Sources, load
 from llamactl_py.config.settings import Backend, Settings
 from llamactl_py.config.variables import OTHER_VARIABLES, variables
+from llamactl_py.ground.fields import fields_of
 from llamactl_py.instances.options import InstanceOptions
 from llamactl_py.instances.state import EDGES, State
 from tests.support.daemons import daemon
@@ -52,14 +54,14 @@ def missing(names: list[str], text: str) -> list[str]:
     return [name for name in names if not re.search(rf"`{re.escape(name)}(?![\w-])", text)]
 
 
-def settings(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        if name == "backends":
-            yield from (f"backends.KIND.{inner}" for inner in Backend.model_fields)
-        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from settings(field.annotation, f"{prefix}{name}.")
+def settings(model: type[Struct] = Settings, prefix: str = "") -> Iterator[str]:
+    for field in fields_of(model):
+        if field.name == "backends":
+            yield from (f"backends.KIND.{inner}" for inner in Backend.__struct_fields__)
+        elif field.section:
+            yield from settings(field.section, f"{prefix}{field.name}.")
         else:
-            yield prefix + name
+            yield prefix + field.name
 
 
 def commands(
@@ -90,7 +92,7 @@ def test_every_setting_and_variable_is_in_the_configuration_guide() -> None:
 
 
 def test_every_instance_option_and_state_is_in_the_instances_guide() -> None:
-    assert missing([*InstanceOptions.model_fields, *State], page("instances.md")) == []
+    assert missing([*InstanceOptions.__struct_fields__, *State], page("instances.md")) == []
 
 
 def test_the_diagram_of_states_has_the_edges_of_the_code() -> None:
@@ -249,7 +251,7 @@ def test_commands_in_the_changelog_exist() -> None:
 def test_the_example_of_a_configuration_says_the_defaults() -> None:
     example = load(Sources(ROOT / "examples" / "llamactl.yaml", {}, {})).settings
     default = load(Sources(Path(os.devnull), {}, {})).settings
-    assert example.model_copy(update={"backends": default.backends}) == default
+    assert replace(example, backends=default.backends) == default
     for kind in BACKENDS.values():
         if kind.takes_any_command:
             continue

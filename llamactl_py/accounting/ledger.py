@@ -15,7 +15,6 @@ is not known. Only the first `end` of an entry counts, so that a `finally` may e
 from __future__ import annotations
 
 import re
-import secrets
 from collections import deque
 from collections.abc import Container, Iterator
 from enum import StrEnum
@@ -25,6 +24,7 @@ import msgspec
 from llamactl_py.accounting.sums import Sums
 from llamactl_py.accounting.tail import Tail, of_answer
 from llamactl_py.accounting.usage import Usage
+from llamactl_py.ground import chance
 from llamactl_py.ground.clock import Now
 
 LONGEST_MODEL, LONGEST_PATH, LONGEST_METHOD = 256, 256, 16
@@ -125,7 +125,7 @@ class Ledger:
         """Unix time from which on everything is counted."""
         self.fold_after = FOLD_AFTER
         """Seconds, see there."""
-        self.run = secrets.token_hex(2) if run is None else run
+        self.run = chance.token(2) if run is None else run
         self.ended: list[Entry] = []
         """Those that are over and in no sums yet."""
         self._now = now

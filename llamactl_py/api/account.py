@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from msgspec import to_builtins
+
 from llamactl_py.accounting.ledger import Outcome
 from llamactl_py.accounting.tail import Tail, tells_usage
 from llamactl_py.api import problems
@@ -100,4 +102,4 @@ class Account:
         """Tell those who watch requests that this one came, or ended."""
         from llamactl_py.api.accounting import show_request  # who watches came through what takes long to import
 
-        self._services.bus.publish_passing("request", show_request(self._entry).model_dump(mode="json", exclude_none=True))
+        self._services.bus.publish_passing("request", to_builtins(show_request(self._entry)))

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import BaseModel, Field
 
 from llamactl_py import __version__
 from llamactl_py.accounting.ledger import DELETED, Entry, Outcome
 from llamactl_py.accounting.sums import Sums
 from llamactl_py.accounting.usage import Usage
-from llamactl_py.api.route import Query, Route, whole_number
+from llamactl_py.api.route import Query, Route, View, whole_number
 from llamactl_py.auth.policy import Access
 from llamactl_py.ground import errors
 from llamactl_py.ground.errors import Invalid, NotFound, Problem
+from llamactl_py.ground.fields import about
 from llamactl_py.instances.state import State
 from llamactl_py.services import Services
 
@@ -26,43 +26,43 @@ REQUEST_ID_SCHEMA = {"type": "string", "pattern": "^[0-9a-z]{1,16}-[0-9a-f]{1,16
 """What the ids of requests look like."""
 
 
-class RequestView(BaseModel, defer_build=True):  # built when first used, as the next: no start of a daemon needs them
+class RequestView(View, kw_only=True):
     """One request. What did not happen, or is not known, is left out."""
 
     id: str
-    arrived_at: float = Field(description="Unix seconds.")
-    instance: str = Field(description="The one that it was for; empty if that was never known.")
-    model: str = Field(description="What it asked for.")
-    key: str = Field(description="Name of its key; empty if it had none.")
+    arrived_at: Annotated[float, about("Unix seconds.")]
+    instance: Annotated[str, about("The one that it was for; empty if that was never known.")]
+    model: Annotated[str, about("What it asked for.")]
+    key: Annotated[str, about("Name of its key; empty if it had none.")]
     method: str
-    path: str = Field(description="Without the query.")
-    streamed: bool = Field(description="Its answer is a stream of events.")
-    outcome: Outcome | None = Field(default=None, description="What became of it; left out while it is in flight.")
-    status: int | None = Field(default=None, description="Status of the answer.")
-    bytes_in: int = Field(description="Of its body.")
-    bytes_out: int | None = Field(default=None, description="Of the answer's body.")
-    queue_seconds: float | None = Field(default=None, description="Until it was its turn.")
-    load_seconds: float | None = Field(default=None, description="Then, until its instance had loaded for it.")
-    first_byte_seconds: float | None = Field(default=None, description="From its arrival to the first byte of the answer.")
-    duration_seconds: float | None = Field(default=None, description="From its arrival to its end.")
-    prompt_tokens: int | None = Field(default=None, description="Cached ones included.")
-    cached_tokens: int | None = Field(default=None, description="Those of the prompt that the backend had in a cache.")
+    path: Annotated[str, about("Without the query.")]
+    streamed: Annotated[bool, about("Its answer is a stream of events.")]
+    outcome: Annotated[Outcome | None, about("What became of it; left out while it is in flight.")] = None
+    status: Annotated[int | None, about("Status of the answer.")] = None
+    bytes_in: Annotated[int, about("Of its body.")]
+    bytes_out: Annotated[int | None, about("Of the answer's body.")] = None
+    queue_seconds: Annotated[float | None, about("Until it was its turn.")] = None
+    load_seconds: Annotated[float | None, about("Then, until its instance had loaded for it.")] = None
+    first_byte_seconds: Annotated[float | None, about("From its arrival to the first byte of the answer.")] = None
+    duration_seconds: Annotated[float | None, about("From its arrival to its end.")] = None
+    prompt_tokens: Annotated[int | None, about("Cached ones included.")] = None
+    cached_tokens: Annotated[int | None, about("Those of the prompt that the backend had in a cache.")] = None
     completion_tokens: int | None = None
-    prompt_tokens_per_second: float | None = Field(default=None, description="As the backend measured it.")
-    completion_tokens_per_second: float | None = Field(
-        default=None, description="As the backend measured it; else, of a stream, from its first byte to its end."
-    )
+    prompt_tokens_per_second: Annotated[float | None, about("As the backend measured it.")] = None
+    completion_tokens_per_second: Annotated[
+        float | None, about("As the backend measured it; else, of a stream, from its first byte to its end.")
+    ] = None
 
 
-class Totals(BaseModel, defer_build=True):
+class Totals(View):
     """What many requests came to."""
 
-    requests: int = Field(description="Requests that have ended.")
-    in_flight: int = Field(description="Requests that have not.")
-    outcomes: dict[str, int] = Field(description="What became of those that ended.")
-    bytes_in: int = Field(description="Of the bodies of requests.")
-    bytes_out: int = Field(description="Of the bodies of answers.")
-    prompt_tokens: int = Field(description="As far as backends tell; cached ones included.")
+    requests: Annotated[int, about("Requests that have ended.")]
+    in_flight: Annotated[int, about("Requests that have not.")]
+    outcomes: Annotated[dict[str, int], about("What became of those that ended.")]
+    bytes_in: Annotated[int, about("Of the bodies of requests.")]
+    bytes_out: Annotated[int, about("Of the bodies of answers.")]
+    prompt_tokens: Annotated[int, about("As far as backends tell; cached ones included.")]
     cached_tokens: int
     completion_tokens: int
 
@@ -70,13 +70,13 @@ class Totals(BaseModel, defer_build=True):
 class NamedTotals(Totals):
     """What the requests for one instance, or with one key, came to."""
 
-    name: str = Field(description="Empty for requests without; (deleted) and (other) stand for many.")
+    name: Annotated[str, about("Empty for requests without; (deleted) and (other) stand for many.")]
 
 
-class UsageView(BaseModel, defer_build=True):
+class UsageView(View):
     """Everything since the daemon started."""
 
-    since: float = Field(description="Unix seconds.")
+    since: Annotated[float, about("Unix seconds.")]
     total: Totals
     instances: list[NamedTotals]
     keys: list[NamedTotals]

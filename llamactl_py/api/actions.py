@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from aiohttp import web
-from pydantic import BaseModel, Field, StringConstraints
+from msgspec import Meta
+from msgspec.structs import asdict
 
 from llamactl_py.api.command import refuse_options
 from llamactl_py.api.instances import named
 from llamactl_py.api.problems import status_of
-from llamactl_py.api.route import Route, read_json
+from llamactl_py.api.route import Route, View, read_json
 from llamactl_py.api.views import InstanceView, show
 from llamactl_py.auth.policy import Access
 from llamactl_py.ground import errors
 from llamactl_py.ground.errors import Invalid, LlamactlError, NotFound, Problem
-from llamactl_py.ground.validation import Frozen, parse
+from llamactl_py.ground.fields import Frozen, about
+from llamactl_py.ground.validation import parse
 from llamactl_py.instances.instance import Instance
 from llamactl_py.services import Services
 
 Action = Callable[[Services, Instance], Awaitable[None]]
 
 
+Names = Annotated[tuple[Annotated[str, Meta(max_length=300)], ...], Meta(max_length=10_000)]
 _EXACTLY_ONE = [
     {"required": ["names"], "properties": {"names": {"type": "array"}}},
     {"required": ["group"], "properties": {"group": {"type": "string"}}},
@@ -31,34 +34,34 @@ _EXACTLY_ONE = [
 ]
 
 
-class Several(Frozen, defer_build=True, json_schema_extra={"oneOf": [*_EXACTLY_ONE]}):
+class Several(Frozen):
     """Which instances: exactly one of the three."""
 
-    names: tuple[Annotated[str, StringConstraints(max_length=300)], ...] | None = Field(
-        default=None, max_length=10_000, description="These; each counts once."
-    )
-    group: str | None = Field(default=None, description="Those of this group.")
-    all: bool = Field(default=False, description="Every instance.")
+    SCHEMA: ClassVar = {"oneOf": _EXACTLY_ONE}
+
+    names: Annotated[Names | None, about("These; each counts once.")] = None
+    group: Annotated[str | None, about("Those of this group.")] = None
+    all: Annotated[bool, about("Every instance.")] = False
 
 
-class ResultView(BaseModel, defer_build=True):
+class ResultView(View):
     """What became of one instance."""
 
     name: str
-    http_status: int = Field(description="The status that the request for this instance alone would have had.")
-    error: str | None = Field(default=None, description="The code of its error.")
-    details: str | None = Field(default=None, description="What is wrong and what to do.")
-    instance: InstanceView | None = Field(default=None, description="The instance afterwards; not for one that is unknown.")
+    http_status: Annotated[int, about("The status that the request for this instance alone would have had.")]
+    error: Annotated[str | None, about("The code of its error.")] = None
+    details: Annotated[str | None, about("What is wrong and what to do.")] = None
+    instance: Annotated[InstanceView | None, about("The instance afterwards; not for one that is unknown.")] = None
 
 
-class ResultsView(BaseModel, defer_build=True):
+class ResultsView(View):
     """What became of each."""
 
     succeeded: int
     failed: int
-    results: list[ResultView] = Field(
-        description="In the order of the names; of a group and of all, in the order of their creation."
-    )
+    results: Annotated[
+        list[ResultView], about("In the order of the names; of a group and of all, in the order of their creation.")
+    ]
 
 
 async def start_instance(services: Services, request: web.Request) -> InstanceView:
@@ -140,7 +143,7 @@ async def _several(services: Services, request: web.Request, word: str, act: Act
 
 def _names(services: Services, which: Several) -> list[str]:
     """Raises Invalid, and NotFound for a group that nobody is in."""
-    given = [field for field, value in which.model_dump().items() if value not in (None, False)]
+    given = [name for name, value in asdict(which).items() if value not in (None, False)]
     if len(given) != 1:
         raise Invalid([Problem("", f"takes exactly one of names, group and all; got {' and '.join(given) or 'none'}")])
     if which.names is not None:

@@ -5,47 +5,50 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import BaseModel, Field, StringConstraints
+from msgspec import Meta
 
 from llamactl_py.api.programs import kind_of
-from llamactl_py.api.route import Route, read_model
+from llamactl_py.api.route import Route, View, read_model
 from llamactl_py.auth.policy import Access
-from llamactl_py.backends import BACKEND_NAMES, Parsed, parse_command
+from llamactl_py.backends import BACKEND_NAMES, parse_command
+from llamactl_py.backends.parse import Parsed
 from llamactl_py.ground import errors
-from llamactl_py.ground.validation import Frozen
+from llamactl_py.ground.fields import Frozen, Rule, about
 from llamactl_py.instances.options import parse_options
 from llamactl_py.services import Services
 
-Line = Annotated[str, StringConstraints(max_length=65_536), Field(json_schema_extra={"minLength": 1})]
+Line = Annotated[str, Meta(max_length=65_536), Rule(schema={"minLength": 1})]
 
 
 class CommandLine(Frozen):
     """A command line, as one would type it into a shell."""
 
-    command: Line | Annotated[tuple[str, ...], Field(json_schema_extra={"minItems": 1})] = Field(
-        description="The whole line, which may span lines and have quotes, escapes and comments; or its words, already split."
-    )
-    backend_type: str | None = Field(
-        default=None,
-        description="Kind of server, where the line names no program that is known; custom takes any command.",
-        json_schema_extra={"enum": [*BACKEND_NAMES, None]},
-    )
+    command: Annotated[
+        Line | Annotated[tuple[str, ...], Rule(schema={"minItems": 1})],
+        about("The whole line, which may span lines and have quotes, escapes and comments; or its words, already split."),
+    ]
+    backend_type: Annotated[
+        str | None,
+        about(
+            "Kind of server, where the line names no program that is known; custom takes any command.",
+            schema={"enum": [*BACKEND_NAMES, None]},
+        ),
+    ] = None
 
 
-class ParsedCommand(BaseModel):
+class ParsedCommand(View):
     """The options of an instance that would run this command: send them to POST /api/v1/instances/{name}."""
 
     backend_type: str
     backend_options: dict[str, Any]
     environment: dict[str, str] | None = None
     command_override: str | list[str] | None = None
-    docker_enabled: bool | None = Field(default=None, description="True where the line ran a container.")
-    docker: dict[str, Any] | None = Field(
-        default=None, description="That container: engine, image, args (words for the engine), command (words behind the image)."
-    )
-    warnings: list[str] | None = Field(
-        default=None, description="What was ignored, replaced or is risky; not part of the options."
-    )
+    docker_enabled: Annotated[bool | None, about("True where the line ran a container.")] = None
+    docker: Annotated[
+        dict[str, Any] | None,
+        about("That container: engine, image, args (words for the engine), command (words behind the image)."),
+    ] = None
+    warnings: Annotated[list[str] | None, about("What was ignored, replaced or is risky; not part of the options.")] = None
 
 
 async def parse_any(services: Services, request: web.Request) -> ParsedCommand:

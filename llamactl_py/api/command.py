@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from aiohttp import web
 from msgspec.structs import replace
-from pydantic import BaseModel, Field
 
 from llamactl_py.api.instances import EXAMPLE, named
-from llamactl_py.api.route import Route, read_json
+from llamactl_py.api.route import Route, View, read_json
 from llamactl_py.auth.policy import Access
 from llamactl_py.ground import errors
 from llamactl_py.ground.errors import Invalid, InvalidName, Problem
+from llamactl_py.ground.fields import Frozen, about
 from llamactl_py.ground.merge_patch import MEDIA_TYPE
 from llamactl_py.ground.names import NAME_SCHEMA, instance_name
-from llamactl_py.ground.validation import Frozen, parse
+from llamactl_py.ground.validation import parse
 from llamactl_py.instances.options import InstanceOptions, parse_options, patched
 from llamactl_py.instances.ports import LOOPBACK
 from llamactl_py.instances.preview import Preview, preview
@@ -23,41 +23,47 @@ from llamactl_py.instances.target import is_socket_path
 from llamactl_py.services import Services
 
 
-class CommandView(BaseModel, defer_build=True):
+class CommandView(View, kw_only=True):
     """What a start would run. Nothing was started, and nothing reserved."""
 
-    argv: list[str] = Field(
-        description="The exact words: program, arguments. A container has another name each time. Empty where there is no engine."
-    )
-    environment: dict[str, str] = Field(
-        description="Every variable that it would get, those handed on from the daemon included; values of secrets are masked."
-    )
-    directory: str = Field(description="Its working directory.")
-    log: str = Field(description="The file that its output goes to.")
-    port: int | None = Field(default=None, description="The port that it listens on.")
-    socket: str | None = Field(default=None, description="Its Unix socket, where it has one instead.")
-    port_is_settled: bool = Field(
-        description="True while it runs there with these options; else a start at this moment would take that port, "
-        "and a later one perhaps another."
-    )
-    stop: list[str] | None = Field(default=None, description="What asks it to end before it gets a signal; with pid 0.")
-    shell: str = Field(
-        description="The same as text for sh, without what any shell hands on. Secrets come from variables of the same name, "
-        "which must be set; the daemon's own key for the backend is left out."
-    )
-    problems: list[str] | None = Field(default=None, description="Why a start would fail as things are.")
-    warnings: list[str] | None = Field(default=None, description="What is odd about the options just sent.")
+    argv: Annotated[
+        list[str],
+        about("The exact words: program, arguments. A container has another name each time. Empty where there is no engine."),
+    ]
+    environment: Annotated[
+        dict[str, str],
+        about("Every variable that it would get, those handed on from the daemon included; values of secrets are masked."),
+    ]
+    directory: Annotated[str, about("Its working directory.")]
+    log: Annotated[str, about("The file that its output goes to.")]
+    port: Annotated[int | None, about("The port that it listens on.")] = None
+    socket: Annotated[str | None, about("Its Unix socket, where it has one instead.")] = None
+    port_is_settled: Annotated[
+        bool,
+        about(
+            "True while it runs there with these options; else a start at this moment would take that port, "
+            "and a later one perhaps another."
+        ),
+    ]
+    stop: Annotated[list[str] | None, about("What asks it to end before it gets a signal; with pid 0.")] = None
+    shell: Annotated[
+        str,
+        about(
+            "The same as text for sh, without what any shell hands on. Secrets come from variables of the same name, "
+            "which must be set; the daemon's own key for the backend is left out."
+        ),
+    ]
+    problems: Annotated[list[str] | None, about("Why a start would fail as things are.")] = None
+    warnings: Annotated[list[str] | None, about("What is odd about the options just sent.")] = None
 
 
-class Draft(Frozen, defer_build=True):
+class Draft(Frozen, kw_only=True):
     """An instance that does not exist."""
 
-    name: str = Field(
-        default="unsaved",
-        description="The name that it would have; many servers are told it as their model's.",
-        json_schema_extra={**NAME_SCHEMA},
+    name: Annotated[str, about("The name that it would have; many servers are told it as their model's.", schema=NAME_SCHEMA)] = (
+        "unsaved"
     )
-    options: dict[str, Any] = Field(description="Its options, as for creating it.")
+    options: Annotated[dict[str, Any], about("Its options, as for creating it.")]
 
 
 async def get_command(services: Services, request: web.Request) -> CommandView:

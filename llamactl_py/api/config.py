@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import BaseModel, Field
 
 from llamactl_py import __version__
-from llamactl_py.api.route import Route
+from llamactl_py.api.route import Route, View
 from llamactl_py.auth.policy import Access
 from llamactl_py.config import shown
 from llamactl_py.config.changes import adopt
 from llamactl_py.ground import errors
 from llamactl_py.ground.errors import BadConfiguration, Invalid
+from llamactl_py.ground.fields import about
 from llamactl_py.reload import reload
 from llamactl_py.services import Services
 
 
-class ConfigView(BaseModel, defer_build=True):  # built when first used, as the next: no start of a daemon needs them
+class ConfigView(View, kw_only=True):
     """The settings in force, section by section as in the file, and where they come from. Secrets are masked."""
 
     server: dict[str, Any]
@@ -26,28 +26,28 @@ class ConfigView(BaseModel, defer_build=True):  # built when first used, as the 
     backends: dict[str, Any]
     instances: dict[str, Any]
     auth: dict[str, Any]
-    version: str = Field(description="llamactl's version.")
-    file: str | None = Field(default=None, description="The configuration file that was read.")
-    dotenv: str | None = Field(default=None, description="The .env file that was read.")
-    origins: dict[str, str] = Field(
-        description="Who says each setting that is not a default, by dotted name: FILE:LINE, a variable, or a flag."
-    )
-    declared_instances: dict[str, str] = Field(description="Instances that the file declares, and FILE:LINE of each.")
-    needs_restart: list[str] = Field(description="Settings that were changed and wait for a restart of the daemon.")
-    warnings: list[str] = Field(description="What was left out, and what replaces it.")
+    version: Annotated[str, about("llamactl's version.")]
+    file: Annotated[str | None, about("The configuration file that was read.")] = None
+    dotenv: Annotated[str | None, about("The .env file that was read.")] = None
+    origins: Annotated[
+        dict[str, str], about("Who says each setting that is not a default, by dotted name: FILE:LINE, a variable, or a flag.")
+    ]
+    declared_instances: Annotated[dict[str, str], about("Instances that the file declares, and FILE:LINE of each.")]
+    needs_restart: Annotated[list[str], about("Settings that were changed and wait for a restart of the daemon.")]
+    warnings: Annotated[list[str], about("What was left out, and what replaces it.")]
 
 
-class ReloadView(BaseModel, defer_build=True):
+class ReloadView(View, kw_only=True):
     """What reading the configuration again has changed."""
 
-    file: str | None = Field(default=None, description="The configuration file that was read.")
-    applied: list[str] = Field(description="Settings whose new value is in force.")
-    needs_restart: list[str] = Field(description="Settings whose new value waits for a restart of the daemon.")
-    added: list[str] = Field(description="Declared instances that are new.")
-    changed: list[str] = Field(description="Declared instances with other options than before.")
-    restarted: list[str] = Field(description="Those of them that were up, and whose process has to change: they restart now.")
-    removed: list[str] = Field(description="Instances that are not declared any more; they were stopped and are gone.")
-    warnings: list[str] = Field(description="What was left out, and what is odd about options.")
+    file: Annotated[str | None, about("The configuration file that was read.")] = None
+    applied: Annotated[list[str], about("Settings whose new value is in force.")]
+    needs_restart: Annotated[list[str], about("Settings whose new value waits for a restart of the daemon.")]
+    added: Annotated[list[str], about("Declared instances that are new.")]
+    changed: Annotated[list[str], about("Declared instances with other options than before.")]
+    restarted: Annotated[list[str], about("Those of them that were up, and whose process has to change: they restart now.")]
+    removed: Annotated[list[str], about("Instances that are not declared any more; they were stopped and are gone.")]
+    warnings: Annotated[list[str], about("What was left out, and what is odd about options.")]
 
 
 async def get_config(services: Services, request: web.Request) -> ConfigView:

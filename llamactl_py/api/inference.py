@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -20,18 +20,19 @@ from llamactl_py.ground.errors import BackendFailed, BadRequest, LlamactlError
 from llamactl_py.instances.instance import Instance, telling_line
 from llamactl_py.instances.state import State
 from llamactl_py.instances.target import Target
-from llamactl_py.proxy import multipart
 from llamactl_py.proxy.client import Client
 from llamactl_py.proxy.desk import Work
 from llamactl_py.proxy.exchange import Exchange, Watch
 from llamactl_py.proxy.front import LONGEST_HEAD, Front
 from llamactl_py.proxy.http1 import AnswerHead
-from llamactl_py.proxy.multipart import Buffer
 from llamactl_py.proxy.narrow import Head
 from llamactl_py.proxy.relay import Question, Relayed, cut_short, relay
 from llamactl_py.proxy.rewrite import Model, find_model, with_model
 from llamactl_py.proxy.upstream import Body, Broken, Stale, Upstream
 from llamactl_py.services import Services
+
+if TYPE_CHECKING:
+    from llamactl_py.proxy.multipart import Buffer
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,8 @@ async def infer_form(
     services: Services, client: Client, question: Question, caller: Caller, form: Buffer, boundary: bytes
 ) -> Relayed:
     """`infer` for a form."""
+    from llamactl_py.proxy import multipart  # the front gets none: who read the form has imported it
+
     try:
         field = await asyncio.to_thread(multipart.find_model, form, boundary)
         instance, found = permits.find(services, caller, field.value)

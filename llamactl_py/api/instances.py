@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 
 from aiohttp import web
+from msgspec.json import encode
 
 from llamactl_py.api import inference
 from llamactl_py.api.account import Account
 from llamactl_py.api.body import read_body
 from llamactl_py.api.conditions import IF_MATCH, IF_NONE_MATCH, expected, refuse_stale, refuse_unmet
 from llamactl_py.api.listing import PARAMETERS, chosen
-from llamactl_py.api.route import Query, Route, caller_of, flag, read_json, to_json
-from llamactl_py.api.views import InstanceView, StatsView, show, show_with_usage
+from llamactl_py.api.route import Query, Route, caller_of, flag, read_json
+from llamactl_py.api.views import InstanceView, StatsView, show, show_with_usage, stats
 from llamactl_py.auth.policy import Access
 from llamactl_py.ground import errors
 from llamactl_py.ground.errors import Invalid, Problem, WrongType
@@ -39,7 +40,7 @@ async def list_instances(services: Services, request: web.Request) -> web.Respon
         views = list(await asyncio.gather(*map(show_with_usage, found)))
     else:
         views = [show(instance) for instance in found]
-    return web.Response(body=to_json(views), content_type="application/json", headers={"X-Total-Count": str(total)})
+    return web.Response(body=encode(views), content_type="application/json", headers={"X-Total-Count": str(total)})
 
 
 async def get_instance(services: Services, request: web.Request) -> InstanceView:
@@ -55,7 +56,7 @@ async def get_stats(services: Services, request: web.Request) -> StatsView:
     Its state, its process, its requests, and what all of its processes take of the machine: measured now, at most once a second.
     """
     view = await show_with_usage(named(services, request))
-    return StatsView.model_validate(view.model_dump(include=set(StatsView.model_fields)))
+    return stats(view)
 
 
 async def create_instance(services: Services, request: web.Request) -> InstanceView:

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StrictBool, StrictInt
+from msgspec import UNSET, Meta, UnsetType
 
-from llamactl_py.api.route import WithNulls
+from llamactl_py.api.route import View
 from llamactl_py.ground.errors import Invalid, NotFound, Problem
+from llamactl_py.ground.fields import Frozen, about
 from llamactl_py.ground.grant import Grant, Scope
 from llamactl_py.ground.names import GroupName, KeyName
-from llamactl_py.ground.validation import MOST_PROBLEMS, Frozen
+from llamactl_py.ground.readers import MOST_PROBLEMS
 from llamactl_py.instances.fleet import Fleet
 from llamactl_py.storage.keys import KeyRow
 
@@ -20,6 +21,11 @@ Mode = Literal["allow_all", "per_instance"]
 
 MOST_NAMED = 1000
 """Instances, and groups, that one key can name."""
+
+Moment = Annotated[int, Meta(le=253_402_300_799)]
+Numbers = Annotated[tuple[int, ...], Meta(max_length=MOST_NAMED)]
+Names = Annotated[tuple[str, ...], Meta(max_length=MOST_NAMED)]
+Groups = Annotated[tuple[Annotated[GroupName, Meta(min_length=1)], ...], Meta(max_length=MOST_NAMED)]
 
 CODES = {
     "name": "invalid_name",
@@ -36,63 +42,60 @@ CODES = {
 class KeyChange(Frozen):
     """What is to be different about a key; what is left out stays. Without a limit of instances it is for all of them."""
 
-    name: KeyName | None = Field(default=None, description="Who or what it is for.")
-    expires_at: Annotated[StrictInt, Field(le=253_402_300_799)] | None = Field(
-        default=None, description="Unix seconds, to the year 9999; null means never."
-    )
-    permission_mode: Mode | None = Field(
-        default=None,
-        description="Whether the key is for all instances, or for some. Left out, it is what the lists below say.",
-    )
-    instance_ids: Annotated[tuple[StrictInt, ...], Field(max_length=MOST_NAMED)] | None = Field(
-        default=None, description="Numbers of the instances that it may use."
-    )
-    instances: Annotated[tuple[str, ...], Field(max_length=MOST_NAMED)] | None = Field(
-        default=None, description="Names of the instances that it may use, beside those given by number."
-    )
-    groups: Annotated[tuple[Annotated[GroupName, Field(min_length=1)], ...], Field(max_length=MOST_NAMED)] | None = Field(
-        default=None, description="Names of groups: it may use every instance that is in one of them, now or later."
-    )
-    may_start: StrictBool | None = Field(default=None, description="May its requests start an instance that is down?")
-    may_evict: StrictBool | None = Field(default=None, description="May such a start stop an idle instance to have room?")
+    name: Annotated[KeyName | None, about("Who or what it is for.")] = None
+    expires_at: Annotated[Moment | UnsetType | None, about("Unix seconds, to the year 9999; null means never.")] = UNSET
+    permission_mode: Annotated[
+        Mode | None, about("Whether the key is for all instances, or for some. Left out, it is what the lists below say.")
+    ] = None
+    instance_ids: Annotated[Numbers | None, about("Numbers of the instances that it may use.")] = None
+    instances: Annotated[Names | None, about("Names of the instances that it may use, beside those given by number.")] = None
+    groups: Annotated[
+        Groups | None, about("Names of groups: it may use every instance that is in one of them, now or later.")
+    ] = None
+    may_start: Annotated[bool | None, about("May its requests start an instance that is down?")] = None
+    may_evict: Annotated[bool | None, about("May such a start stop an idle instance to have room?")] = None
 
 
-class NewKey(KeyChange):
+class NewKey(KeyChange, kw_only=True):
     """What a new key is to be. llamactl's fields mean what they do there; the others are ours."""
 
-    name: KeyName = Field(description="Who or what it is for.")
-    scope: Scope = Field(
-        default=Scope.INFERENCE, description="inference: asks models; read: sees what management sees; management: everything."
+    name: Annotated[KeyName, about("Who or what it is for.")]
+    scope: Annotated[Scope, about("inference: asks models; read: sees what management sees; management: everything.")] = (
+        Scope.INFERENCE
     )
 
 
-class KeyView(WithNulls):
+class KeyView(View, kw_only=True, omit_defaults=False):
     """A key, without the key."""
 
     id: int
     name: str
-    user_id: Literal["system"] = Field(default="system", description="llamactl's; there are no users.")
+    user_id: Annotated[Literal["system"], about("llamactl's; there are no users.")] = "system"
     scope: Scope
     permission_mode: Mode
-    prefix: str = Field(description="Its first characters.")
-    instance_ids: list[int] = Field(description="Numbers of the instances that it may use; none where it is for all.")
-    instances: list[str] = Field(description="Their names.")
-    groups: list[str] = Field(description="It may use every instance in these, too.")
+    prefix: Annotated[str, about("Its first characters.")]
+    instance_ids: Annotated[list[int], about("Numbers of the instances that it may use; none where it is for all.")]
+    instances: Annotated[list[str], about("Their names.")]
+    groups: Annotated[list[str], about("It may use every instance in these, too.")]
     may_start: bool
     may_evict: bool
-    expires_at: int | None = Field(description="Unix seconds; null where the key does not expire.")
-    created_at: int = Field(description="Unix seconds.")
-    updated_at: int = Field(description="Unix seconds of the last change.")
-    last_used_at: int | None = Field(description="Unix seconds of its last request; null before the first one.")
+    expires_at: Annotated[int | None, about("Unix seconds; null where the key does not expire.")]
+    created_at: Annotated[int, about("Unix seconds.")]
+    updated_at: Annotated[int, about("Unix seconds of the last change.")]
+    last_used_at: Annotated[int | None, about("Unix seconds of its last request; null before the first one.")]
 
 
-class NewKeyView(KeyView):
+class NewKeyView(KeyView, kw_only=True):
     """A key just made: the only time that the key itself is told."""
 
     key: str
 
+    def __repr__(self) -> str:
+        """Without the key."""
+        return f"{type(self).__name__}(name={self.name!r})"
 
-class PermissionView(BaseModel):
+
+class PermissionView(View):
     """An instance that a key may use."""
 
     instance_id: int

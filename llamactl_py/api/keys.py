@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TypeVar
 
 from aiohttp import web
-from msgspec.structs import replace
+from msgspec import UNSET
+from msgspec.structs import asdict, replace
 
 from llamactl_py.api.key_forms import (
     KeyChange,
@@ -63,10 +64,11 @@ async def create_key(services: Services, request: web.Request) -> NewKeyView:
     The answer is the only place where the key itself is ever told.
     """
     wanted = await _read(request, NewKey)
-    refuse_past(wanted.expires_at, services.now())
+    expires_at = None if wanted.expires_at is UNSET else wanted.expires_at
+    refuse_past(expires_at, services.now())
     grant = grant_of(wanted, Grant(wanted.scope), services.fleet)
-    row, key = await services.keys.create(wanted.name, wanted.expires_at, grant)
-    return NewKeyView(**show_key(row, _names(services)).model_dump(), key=key)
+    row, key = await services.keys.create(wanted.name, expires_at, grant)
+    return NewKeyView(**asdict(show_key(row, _names(services))), key=key)
 
 
 async def change_key(services: Services, request: web.Request) -> KeyView:
@@ -79,7 +81,7 @@ async def change_key(services: Services, request: web.Request) -> KeyView:
 
     def changed(row: KeyRow) -> KeyRow:
         expires_at = row.expires_at
-        if "expires_at" in wanted.model_fields_set:
+        if wanted.expires_at is not UNSET:
             expires_at = wanted.expires_at
             refuse_past(expires_at, services.now())
         grant = grant_of(wanted, row.grant, services.fleet)

@@ -14,7 +14,7 @@ from llamactl_py.api.route import CALLER, SERVICES, Route
 from llamactl_py.auth.hosts import names_us
 from llamactl_py.auth.policy import Access, admit
 from llamactl_py.ground.errors import BadRequest, Forbidden, Invalid, LlamactlError, Problem, nearest
-from llamactl_py.ground.validation import MOST_PROBLEMS
+from llamactl_py.ground.readers import MOST_PROBLEMS
 
 log = logging.getLogger(__name__)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from aiohttp import web
-from pydantic import BaseModel
 
 from llamactl_py.api import inference, permits
 from llamactl_py.api.body import read_body, read_upload
-from llamactl_py.api.route import Route, caller_of
+from llamactl_py.api.route import Route, View, caller_of
 from llamactl_py.auth.policy import Access
 from llamactl_py.ground import errors
 from llamactl_py.proxy.asked import AlreadySent, Asked
@@ -18,7 +17,7 @@ from llamactl_py.proxy.multipart import boundary_of
 from llamactl_py.services import Services
 
 
-class ModelView(BaseModel):
+class ModelView(View, kw_only=True, omit_defaults=False):
     """One model name that requests may carry."""
 
     id: str
@@ -27,7 +26,7 @@ class ModelView(BaseModel):
     owned_by: str
 
 
-class ModelList(BaseModel):
+class ModelList(View, kw_only=True, omit_defaults=False):
     """Every model name that requests may carry: instances and their aliases."""
 
     object: Literal["list"] = "list"

@@ -7,15 +7,17 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
 from aiohttp import web
-from pydantic import BaseModel, Field
+from msgspec.structs import asdict, replace
 
-from llamactl_py.api.route import Handler, Query, Route, flag
+from llamactl_py.api.route import Handler, Query, Route, View, flag
 from llamactl_py.auth.policy import Access
 from llamactl_py.backends import BACKENDS, Backend, backend
 from llamactl_py.ground import errors
 from llamactl_py.ground.errors import BackendFailed, Invalid, NotFound, StartFailed
+from llamactl_py.ground.fields import about
 from llamactl_py.instances.command import Workshop
 from llamactl_py.instances.programs import Program, Programs, Question, version_of
 from llamactl_py.services import Services
@@ -26,25 +28,25 @@ PATIENCE = 3.0
 ASKING = "its version is being asked for"
 
 
-class BackendView(BaseModel, defer_build=True):
+class BackendView(View, kw_only=True):
     """One kind of server, and whether it can be run here."""
 
-    type: str = Field(description="Its name in `backend_type`.")
-    slug: str = Field(description="Its name in paths.")
+    type: Annotated[str, about("Its name in `backend_type`.")]
+    slug: Annotated[str, about("Its name in paths.")]
     title: str
-    found: bool = Field(description="Is its program there? An image is not looked for.")
-    command: list[str] = Field(description="The words that start it, as the settings have them.")
-    path: str | None = Field(default=None, description="Full path of the program.")
-    version: str | None = Field(default=None, description="The version that the program tells, as soon as it is known.")
-    options_version: str = Field(description="The version whose options are described where the program's own are not known.")
-    install: str = Field(description="How to install it.")
-    searched: list[str] | None = Field(default=None, description="Where the program was looked for in vain.")
-    docker_enabled: bool = Field(description="Do its instances run in containers unless they say otherwise?")
-    unix_socket: bool = Field(description="Can its instances be reached over a Unix socket?")
-    note: str | None = Field(default=None, description="Why something is not known.")
+    found: Annotated[bool, about("Is its program there? An image is not looked for.")]
+    command: Annotated[list[str], about("The words that start it, as the settings have them.")]
+    path: Annotated[str | None, about("Full path of the program.")] = None
+    version: Annotated[str | None, about("The version that the program tells, as soon as it is known.")] = None
+    options_version: Annotated[str, about("The version whose options are described where the program's own are not known.")]
+    install: Annotated[str, about("How to install it.")]
+    searched: Annotated[list[str] | None, about("Where the program was looked for in vain.")] = None
+    docker_enabled: Annotated[bool, about("Do its instances run in containers unless they say otherwise?")]
+    unix_socket: Annotated[bool, about("Can its instances be reached over a Unix socket?")]
+    note: Annotated[str | None, about("Why something is not known.")] = None
 
 
-class FlagView(BaseModel, defer_build=True):
+class FlagView(View):
     """A flag that only one of the two knows: the installed program, or the description of its options."""
 
     flags: list[str]
@@ -52,16 +54,18 @@ class FlagView(BaseModel, defer_build=True):
     instead: str | None = None
 
 
-class BackendDetail(BackendView):
+class BackendDetail(BackendView, kw_only=True):
     """The same, with what its own help says."""
 
-    help_is_read: bool = Field(description="Has the program told what it takes? Then its options are described as it has them.")
-    new_flags: list[FlagView] | None = Field(default=None, description="What it takes and our description lacks: for extra_args.")
-    missing_flags: list[FlagView] | None = Field(default=None, description="What our description has and it does not take.")
+    help_is_read: Annotated[bool, about("Has the program told what it takes? Then its options are described as it has them.")]
+    new_flags: Annotated[list[FlagView] | None, about("What it takes and our description lacks: for extra_args.")] = None
+    missing_flags: Annotated[list[FlagView] | None, about("What our description has and it does not take.")] = None
 
 
-class OptionsSchema(BaseModel, defer_build=True, extra="allow"):
+class OptionsSchema(View):
     """JSON Schema (2020-12) of `backend_options`."""
+
+    SCHEMA: ClassVar = {"additionalProperties": True}
 
 
 async def list_backends(services: Services, request: web.Request) -> list[BackendView]:
@@ -89,8 +93,7 @@ async def get_backend(services: Services, request: web.Request) -> BackendDetail
     view = await _view(workshop, kind, None)
     known = workshop.installed(kind)
     return BackendDetail(
-        **view.model_dump(exclude={"note"}),
-        note=view.note or (f"its help is not known: it {note}" if note else None),
+        **asdict(replace(view, note=view.note or (f"its help is not known: it {note}" if note else None))),
         help_is_read=known is not None,
         new_flags=[FlagView(flags=list(f.spellings), help=f.help[:200]) for f in known.new] if known else None,
         missing_flags=[
@@ -101,7 +104,7 @@ async def get_backend(services: Services, request: web.Request) -> BackendDetail
     )
 
 
-async def get_options(services: Services, request: web.Request) -> OptionsSchema:
+async def get_options(services: Services, request: web.Request) -> dict[str, Any]:
     """Describe the options of one kind of server.
 
     A JSON Schema with groups, units, defaults and help. What the installed version does not take is marked `deprecated`, and
@@ -110,7 +113,7 @@ async def get_options(services: Services, request: web.Request) -> OptionsSchema
     from llamactl_py.backends.schema import schema
 
     kind = kind_of(request)
-    return OptionsSchema(**schema(kind.title, kind.catalogue, services.fleet.workshop.installed(kind)))
+    return schema(kind.title, kind.catalogue, services.fleet.workshop.installed(kind))
 
 
 async def get_backend_help(services: Services, request: web.Request) -> str:

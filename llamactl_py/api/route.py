@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform
 
 import msgspec
 from aiohttp import web
 from msgspec import Struct, field
-from pydantic import BaseModel, Field
+from msgspec.structs import asdict
 
 from llamactl_py.api.body import read_small
 from llamactl_py.auth.policy import ANYBODY, Access, Caller
 from llamactl_py.ground.errors import BadRequest, Invalid, LlamactlError, Problem, TooLarge
+from llamactl_py.ground.fields import Frozen, about
 from llamactl_py.ground.validation import parse
 from llamactl_py.services import Services
 
@@ -25,7 +26,7 @@ MAX_JSON = 1 << 20
 """Bytes of a body that is parsed whole, on the loop."""
 
 Handler = Callable[[Services, web.Request], Awaitable[Any]]
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model", bound=Frozen)
 
 
 class Query(Struct, frozen=True):
@@ -41,8 +42,9 @@ class Query(Struct, frozen=True):
 class Route(Struct, frozen=True):
     """One operation. Its summary and description are the docstring of *call*.
 
-    *returns*: a pydantic model, a list of one (`list[Model]`), `str` for plain text, or None for no content or an answer
-    that *call* makes itself. *raises*: the errors that callers have to expect, beside those of every route.
+    *returns*: the View that answers are, or that describes them; a list of one (`list[View]`), `str` for plain text, or None for
+    no content or an answer that *call* makes itself. *raises*: the errors that callers have to expect, beside those of every
+    route.
     """
 
     method: str
@@ -50,7 +52,7 @@ class Route(Struct, frozen=True):
     call: Handler
     access: Access
     tag: str
-    body: type[BaseModel] | None = None
+    body: type[Frozen] | None = None
     returns: Any = None
     status: int = 200
     query: tuple[Query, ...] = ()
@@ -102,30 +104,28 @@ class Route(Struct, frozen=True):
             return web.Response(status=204)
         if isinstance(result, str):
             return web.Response(status=self.status, text=result, content_type="text/plain")
-        answer = web.Response(status=self.status, body=to_json(result), content_type="application/json")
+        answer = web.Response(status=self.status, body=msgspec.json.encode(result), content_type="application/json")
         if isinstance(result, Tagged):
             answer.headers["ETag"] = f'"{result.revision}"'
             answer.headers["Cache-Control"] = "no-store"  # the tag says nothing about state, pid and the like
         if self.location:
-            answer.headers["Location"] = self.location.format_map(vars(result))
+            answer.headers["Location"] = self.location.format_map(asdict(result))
         return answer
 
 
-class Tagged(BaseModel):
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+class View(Struct, frozen=True, omit_defaults=True):
+    """What answers are made of. Fields without a value are left out; some views tell them all: llamactl's clients, and OpenAI's,
+    ask for them."""
+
+    SCHEMA: ClassVar[Mapping[str, Any]] = {}
+    """What the fields do not say of it, in JSON Schema."""
+
+
+class Tagged(View):
     """What can be changed on condition that nobody else did; its answers carry the revision as `ETag`."""
 
-    revision: str = Field(description="Changes whenever the options do; it is the ETag too, for If-Match.")
-
-
-class WithNulls(BaseModel):
-    """Its fields without a value are told as null: llamactl's clients ask for them."""
-
-
-def to_json(value: BaseModel | Sequence[BaseModel]) -> bytes:
-    """A model, or several, as JSON; fields without a value are left out, but for `WithNulls`."""
-    if isinstance(value, BaseModel):
-        return value.model_dump_json(exclude_none=not isinstance(value, WithNulls)).encode()
-    return b"[" + b",".join(to_json(item) for item in value) + b"]"
+    revision: Annotated[str, about("Changes whenever the options do; it is the ETag too, for If-Match.")]
 
 
 def caller_of(request: web.Request) -> Caller:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import platform
-from typing import Literal
+from typing import ClassVar, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, RootModel
 
 from llamactl_py import __version__
-from llamactl_py.api.route import Route
+from llamactl_py.api.route import Route, View
 from llamactl_py.auth.policy import Access
 from llamactl_py.ground import errors
 from llamactl_py.ground.errors import NotFound, ShuttingDown
@@ -28,26 +27,28 @@ VIEWER_HEADERS = PAGE_HEADERS | {
 """The viewer's style sheet has its icons in it."""
 
 
-class Health(BaseModel):
+class Health(View, omit_defaults=False):
     """The daemon answers."""
 
     status: Literal["ok"] = "ok"
 
 
-class Ready(BaseModel, defer_build=True):
+class Ready(View, omit_defaults=False):
     """The daemon takes requests."""
 
     status: Literal["ready"] = "ready"
 
 
-class NodeView(BaseModel, defer_build=True):
+class NodeView(View):
     """Another machine with a llamactl."""
 
     address: str
 
 
-class Nodes(RootModel[dict[str, NodeView]], defer_build=True):
+class Nodes(View):
     """Other machines by name. There are none: one llamactl looks after the instances of its own machine."""
+
+    SCHEMA: ClassVar = {"additionalProperties": {"$ref": "#/components/schemas/NodeView"}}
 
 
 async def get_version(services: Services, request: web.Request) -> str:
@@ -74,12 +75,12 @@ async def get_ready(services: Services, request: web.Request) -> Ready:
     return Ready()
 
 
-async def list_nodes(services: Services, request: web.Request) -> Nodes:
+async def list_nodes(services: Services, request: web.Request) -> dict[str, NodeView]:
     """List the other machines: none.
 
     For clients of llamactl, which has nodes.
     """
-    return Nodes({})
+    return {}
 
 
 async def get_node(services: Services, request: web.Request) -> NodeView:

@@ -5,76 +5,79 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from signal import Signals
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, Field
+from msgspec.structs import replace
 
-from llamactl_py.api.route import Tagged
+from llamactl_py.api.route import Tagged, View
+from llamactl_py.ground.fields import about
 from llamactl_py.instances.instance import Instance
 from llamactl_py.instances.state import State, status_word
 
 
-class ExitView(BaseModel):
+class ExitView(View, kw_only=True):
     """How the last process of an instance ended."""
 
-    code: int | None = Field(default=None, description="Exit code, or minus the number of the signal that ended it.")
-    signal: str | None = Field(default=None, description="Name of that signal.")
-    reason: str = Field(description="The same in words.")
-    last_lines: list[str] = Field(description="The last lines that it wrote.")
+    code: Annotated[int | None, about("Exit code, or minus the number of the signal that ended it.")] = None
+    signal: Annotated[str | None, about("Name of that signal.")] = None
+    reason: Annotated[str, about("The same in words.")]
+    last_lines: Annotated[list[str], about("The last lines that it wrote.")]
 
 
-class FootprintView(BaseModel, defer_build=True):
+class FootprintView(View):
     """What all processes of an instance take of the machine; measured when asked for, at most once a second."""
 
     processes: int
-    memory_bytes: int = Field(
-        description="Resident, summed over its processes: what they share, and a model mapped from its file, counts in each."
-    )
-    cpu_seconds: float = Field(description="User and system time of the processes that live.")
-    cpu_percent: float | None = Field(default=None, description="Of one core, since the measurement before; not in the first.")
+    memory_bytes: Annotated[
+        int, about("Resident, summed over its processes: what they share, and a model mapped from its file, counts in each.")
+    ]
+    cpu_seconds: Annotated[float, about("User and system time of the processes that live.")]
+    cpu_percent: Annotated[float | None, about("Of one core, since the measurement before; not in the first.")] = None
 
 
-class InstanceView(Tagged):
+class InstanceView(Tagged, kw_only=True):
     """One instance. `id`, `name`, `status`, `created` and `options` are llamactl's; the rest tells exactly what is going on."""
 
-    id: int = Field(description="Number in the database.")
+    id: Annotated[int, about("Number in the database.")]
     name: str
-    status: str = Field(description="llamactl's word: stopped, running, failed, restarting or shutting_down.")
-    created: int = Field(description="Unix seconds.")
-    options: dict[str, Any] = Field(description="The options as stored, defaults filled in; secrets are masked.")
-    state: State = Field(description="The exact state.")
-    since: int = Field(description="Unix seconds since when it is in this state.")
-    reason: str | None = Field(default=None, description="Why it failed or is being restarted.")
-    pid: int | None = Field(default=None, description="Leading process, while there is one.")
-    port: int | None = Field(default=None, description="Port of its backend on loopback, while it is up.")
-    socket: str | None = Field(default=None, description="Unix socket of its backend, while it is up and has one.")
-    in_flight: int = Field(description="Requests that it is answering now.")
-    idle_seconds: float | None = Field(default=None, description="Seconds since the end of its last request, while it is ready.")
-    last_used: int | None = Field(
-        default=None, description="Unix seconds of the end of its last request, or of its becoming ready if that was later."
-    )
-    uptime_seconds: float | None = Field(default=None, description="Age of its process, while there is one.")
-    restarts: int = Field(description="Automatic restarts since the daemon started.")
-    restart_required: bool = Field(description="Its options were changed while it was up: restart it to apply them.")
+    status: Annotated[str, about("llamactl's word: stopped, running, failed, restarting or shutting_down.")]
+    created: Annotated[int, about("Unix seconds.")]
+    options: Annotated[dict[str, Any], about("The options as stored, defaults filled in; secrets are masked.")]
+    state: Annotated[State, about("The exact state.")]
+    since: Annotated[int, about("Unix seconds since when it is in this state.")]
+    reason: Annotated[str | None, about("Why it failed or is being restarted.")] = None
+    pid: Annotated[int | None, about("Leading process, while there is one.")] = None
+    port: Annotated[int | None, about("Port of its backend on loopback, while it is up.")] = None
+    socket: Annotated[str | None, about("Unix socket of its backend, while it is up and has one.")] = None
+    in_flight: Annotated[int, about("Requests that it is answering now.")]
+    idle_seconds: Annotated[float | None, about("Seconds since the end of its last request, while it is ready.")] = None
+    last_used: Annotated[
+        int | None, about("Unix seconds of the end of its last request, or of its becoming ready if that was later.")
+    ] = None
+    uptime_seconds: Annotated[float | None, about("Age of its process, while there is one.")] = None
+    restarts: Annotated[int, about("Automatic restarts since the daemon started.")]
+    restart_required: Annotated[bool, about("Its options were changed while it was up: restart it to apply them.")]
     last_exit: ExitView | None = None
-    declared: bool = Field(description="The configuration file declares it: it cannot be changed or deleted here.")
-    declared_at: str | None = Field(default=None, description="FILE:LINE where that is.")
-    warnings: list[str] | None = Field(
-        default=None,
-        description="What is odd about the options just sent, and what of the stored ones the installed server refuses.",
-    )
-    usage: FootprintView | None = Field(default=None, description="With `stats`, while it has a process.")
+    declared: Annotated[bool, about("The configuration file declares it: it cannot be changed or deleted here.")]
+    declared_at: Annotated[str | None, about("FILE:LINE where that is.")] = None
+    warnings: Annotated[
+        list[str] | None,
+        about("What is odd about the options just sent, and what of the stored ones the installed server refuses."),
+    ] = None
+    usage: Annotated[FootprintView | None, about("With `stats`, while it has a process.")] = None
 
 
-class DescriptionView(BaseModel, defer_build=True, extra="allow"):
+class DescriptionView(View):
     """An OpenAPI document (https://spec.openapis.org/oas/v3.1.1)."""
 
-    openapi: str = Field(description="The version of OpenAPI.")
+    SCHEMA: ClassVar = {"additionalProperties": True}
+
+    openapi: Annotated[str, about("The version of OpenAPI.")]
     info: dict[str, Any]
     paths: dict[str, Any]
 
 
-class StatsView(BaseModel, defer_build=True):
+class StatsView(View, kw_only=True):
     """What goes on with an instance, without its options. The fields are those of the instance."""
 
     name: str
@@ -100,10 +103,13 @@ async def show_with_usage(instance: Instance) -> InstanceView:
     view = show(instance)
     if found and view.pid:
         percent = None if found.cpu_percent is None else round(found.cpu_percent, 1)
-        view.usage = FootprintView(
-            processes=found.processes, memory_bytes=found.memory, cpu_seconds=round(found.cpu_seconds, 2), cpu_percent=percent
-        )
+        return replace(view, usage=FootprintView(found.processes, found.memory, round(found.cpu_seconds, 2), percent))
     return view
+
+
+def stats(view: InstanceView) -> StatsView:
+    """What of *view* goes on."""
+    return StatsView(**{name: getattr(view, name) for name in StatsView.__struct_fields__})
 
 
 def _exit(instance: Instance) -> ExitView | None:

@@ -7,7 +7,6 @@ import hashlib
 import logging
 import os
 import re
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from llamactl_py.auth.policy import Caller
+from llamactl_py.ground import chance
 from llamactl_py.ground.clock import Now
 from llamactl_py.ground.errors import DaemonRefused, NotFound, StorageFailed
 from llamactl_py.ground.grant import Grant, Scope
@@ -151,7 +151,7 @@ class KeyRing:
 
     async def _create(self, name: str, expires_at: int | None, grant: Grant) -> tuple[KeyRow, str]:
         prefix = PREFIXES[grant.scope]
-        key = prefix + secrets.token_hex(32)
+        key = prefix + chance.token(32)
         row = await self._store.add(name, digest(key), key[: len(prefix) + SHOWN], expires_at, grant)
         self._add(row)
         return row, key
@@ -227,7 +227,7 @@ def management_key(file: Path) -> tuple[str, bool]:
     """The management key of this data directory, and whether it was made just now. Raises DaemonRefused."""
     try:
         if not os.path.lexists(file):
-            key = PREFIXES[Scope.MANAGEMENT] + secrets.token_hex(32)
+            key = PREFIXES[Scope.MANAGEMENT] + chance.token(32)
             _write_private(file, key + "\n")
             return key, True
         key = file.read_text("ascii").strip()

@@ -8,28 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from llamactl_py.backends import parse as _parse
 from llamactl_py.backends.backend import Backend, CommandLine, Served, StopRule
 from llamactl_py.backends.custom import CUSTOM
-from llamactl_py.backends.executables import recognise
 from llamactl_py.backends.llama_cpp import LLAMA_CPP
 from llamactl_py.backends.llama_cpp_python import LLAMA_CPP_PYTHON
 from llamactl_py.backends.lmdeploy import LMDEPLOY
 from llamactl_py.backends.mlx_lm import MLX_LM
 from llamactl_py.backends.options import Normalised
-from llamactl_py.backends.parse import Parsed
 from llamactl_py.backends.sglang import SGLANG
 from llamactl_py.backends.values import Value
 from llamactl_py.backends.vllm import VLLM
 from llamactl_py.ground.errors import Invalid, Problem, nearest
+
+if TYPE_CHECKING:
+    from llamactl_py.backends.parse import Parsed
 
 __all__ = [
     "BACKENDS",
     "Backend",
     "CommandLine",
     "Normalised",
-    "Parsed",
     "Served",
     "StopRule",
     "Value",
@@ -65,6 +65,8 @@ def _known() -> str:
 
 def recognises(kind: Backend, words: Sequence[str]) -> bool:
     """Does the program that *words* start bear the name of that server?"""
+    from llamactl_py.backends.executables import recognise  # asked of programs that are looked for, after the start
+
     try:
         return not kind.takes_any_command and recognise((*words, "--help"), (kind,)).backend is kind
     except Invalid:
@@ -77,4 +79,6 @@ def parse_command(command: str | Sequence[str], backend_type: str | None = None)
     Without *backend_type* the program tells which backend it is; a line of options alone needs it. Unknown flags are kept
     verbatim in `extra_args`; what the daemon decides (host, port, keys) is left out with a warning. Raises Invalid.
     """
-    return _parse.parse_command(command, backend(backend_type) if backend_type is not None else None, BACKENDS)
+    from llamactl_py.backends import parse  # it knows all shells; a daemon whose instances have options starts without
+
+    return parse.parse_command(command, backend(backend_type) if backend_type is not None else None, BACKENDS)

@@ -6,15 +6,17 @@ A new flag is one line there; reading, checking, building, schema and docs follo
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 from msgspec import Struct
+from msgspec.json import decode
+
+_FOLDER = Path(__file__).parent / "data"
 
 Kind = Literal["bool", "int", "float", "str", "path", "json", "int|str"]
 Arity = Literal["switch", "one", "optional", "two", "many", "repeat"]
@@ -150,7 +152,7 @@ def _normal(spelling: str) -> str:
 @cache
 def load(backend: str) -> Catalogue:
     """The catalogue of *backend* (a type such as `llama_cpp`), read once."""
-    raw = json.loads(files(__package__).joinpath("data", f"{backend}.json").read_text(encoding="utf-8"))
+    raw = decode((_FOLDER / f"{backend}.json").read_bytes())
     flags = {row["key"]: _flag(row) for row in raw.pop("flags")}
     hits = {_normal(s): Hit(f, negated=False) for f in flags.values() for s in f.spellings}
     hits |= {_normal(s): Hit(f, negated=True) for f in flags.values() for s in f.negations}

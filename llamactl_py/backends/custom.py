@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-from llamactl_py.backends import lexer
 from llamactl_py.backends.arguments import EXTRA
 from llamactl_py.backends.backend import Backend, CommandLine, Options, Served
 from llamactl_py.backends.catalogue import Catalogue, Flag
@@ -121,6 +120,8 @@ def _split(name: str, value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
+        from llamactl_py.backends import lexer  # it knows the shells: only a line that a person wrote needs it
+
         return list(lexer.split(value, placeholders=_COMMANDS[name]).words)
     except Invalid as invalid:
         raise Invalid(Problem(f"backend_options.{name}", p.what) for p in invalid.problems) from None

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import click
-
 from llamactl_py import __version__
+from llamactl_py.ground.importing import quickly
+
+with quickly():
+    import click
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -87,7 +89,8 @@ class LazyGroup(click.Group):
         if name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[name].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        with quickly():
+            command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -202,7 +205,8 @@ def _read_key(file: Path) -> str:
 
 def main() -> None:
     """The console script."""
-    from llamactl_py.ground.errors import BadConfiguration, DaemonRefused
+    with quickly():
+        from llamactl_py.ground.errors import BadConfiguration, DaemonRefused
 
     _open_what_is_closed()
     try:

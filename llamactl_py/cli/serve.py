@@ -14,7 +14,7 @@ import click
 from llamactl_py import __version__
 from llamactl_py.cli.main import Connection
 from llamactl_py.cli.sources import reads_configuration
-from llamactl_py.ground.importing import quickly
+from llamactl_py.ground.memory import hold
 
 if TYPE_CHECKING:
     from llamactl_py.config.load import Sources
@@ -35,11 +35,11 @@ def serve(connection: Connection, sources: Sources, log_level: str) -> None:
     It runs in the foreground until Ctrl-C or SIGTERM: then requests in flight may finish, every instance is stopped, and
     nothing of it is left. A second Ctrl-C ends everything at once.
     """
-    with quickly():
-        from llamactl_py.config.door import is_loopback
-        from llamactl_py.config.load import load
-        from llamactl_py.daemon import Running, raise_file_limit
-        from llamactl_py.daemon import serve as run
+    hold()
+    from llamactl_py.config.door import is_loopback
+    from llamactl_py.config.load import load
+    from llamactl_py.daemon import Running, raise_file_limit
+    from llamactl_py.daemon import serve as run
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s")
     # It tells each malformed request as an error with a traceback. What goes wrong in our handlers we tell ourselves.

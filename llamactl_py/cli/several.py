@@ -12,6 +12,7 @@ from llamactl_py.cli import complete, say
 from llamactl_py.cli.acting import act, hint_at_all
 from llamactl_py.cli.main import Connection, json_option
 from llamactl_py.client import Client, Refused
+from llamactl_py.ground import durations
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -32,8 +33,6 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
     """'90', '90s', '5m' as seconds."""
     if value is None:
         return None
-    from llamactl_py.ground import durations  # it brings pydantic, which most commands need not wait for
-
     try:
         return durations.parse(float(value) if value.isdecimal() else value, 1.0)
     except ValueError:

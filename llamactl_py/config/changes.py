@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TypeVar
 
 from msgspec import Struct
-from pydantic import BaseModel
+from msgspec.structs import replace
 
 from llamactl_py.config.settings import Settings
+from llamactl_py.ground.fields import Frozen, fields_of
 
-Section = TypeVar("Section", bound=BaseModel)
+Section = TypeVar("Section", bound=Frozen)
 
 LIVE = (
     "server.allowed_hosts",
@@ -62,16 +63,16 @@ def adopt(running: Settings, wanted: Settings) -> Adopted:
 
 def _merged(old: Section, new: Section, prefix: str, applied: list[str], waiting: list[str]) -> Section:
     changed: dict[str, object] = {}
-    for name, field in type(old).model_fields.items():
-        was, will = getattr(old, name), getattr(new, name)
-        dotted = prefix + (field.alias or name)
+    for field in fields_of(type(old)):
+        was, will = getattr(old, field.name), getattr(new, field.name)
+        dotted = prefix + field.key
         if was == will:
             continue
-        if isinstance(was, BaseModel):
-            changed[name] = _merged(was, will, f"{dotted}.", applied, waiting)
+        if field.section:
+            changed[field.name] = _merged(was, will, f"{dotted}.", applied, waiting)
         elif is_live(dotted):
-            changed[name] = will
+            changed[field.name] = will
             applied.append(dotted)
         else:
             waiting.append(dotted)
-    return old.model_copy(update=changed)
+    return replace(old, **changed)

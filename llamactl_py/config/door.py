@@ -34,7 +34,8 @@ def listen(settings: Settings) -> socket.socket:
     """The listening socket, bound before anything is started. Raises DaemonRefused."""
     host, port = settings.server.host, settings.server.port
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        name = host.encode() if host.isascii() else host  # text would bring the tables of international names, only to be ASCII
+        family, kind, protocol, _, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

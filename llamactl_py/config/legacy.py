@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import BaseModel
+from msgspec import Struct
 
 from llamactl_py.config.settings import Settings
+from llamactl_py.ground.fields import fields_of
 
 KEYS: Mapping[str, str] = {
     "server.allowed_origins": "pages of other origins are refused; put them behind the same origin with a reverse proxy",
@@ -67,9 +68,9 @@ def take_out(tree: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield from _take(tree, pattern.split("."), "", instead, Settings)
 
 
-def _take(tree: dict[str, Any], steps: list[str], prefix: str, instead: str, model: type[BaseModel]) -> Iterator[tuple[str, str]]:
+def _take(tree: dict[str, Any], steps: list[str], prefix: str, instead: str, model: type[Struct]) -> Iterator[tuple[str, str]]:
     step, *rest = steps
-    known = {alias: field for name, field in model.model_fields.items() for alias in (name, field.alias)}
+    known = {name: field for field in fields_of(model) for name in (field.name, field.key)}
     for key in [step] if step != "*" else list(tree):
         if key not in tree:
             continue
@@ -78,6 +79,6 @@ def _take(tree: dict[str, Any], steps: list[str], prefix: str, instead: str, mod
                 del tree[key]
                 yield f"{prefix}{key}", instead
             continue
-        below = known[key].annotation if key in known else None
-        if isinstance(tree[key], dict) and isinstance(below, type) and issubclass(below, BaseModel):
+        below = known[key].section if key in known else None
+        if isinstance(tree[key], dict) and below:
             yield from _take(tree[key], rest, f"{prefix}{key}.", instead, below)

@@ -22,7 +22,9 @@ from llamactl_py.config.paths import config_files
 from llamactl_py.config.settings import Backends, Settings
 from llamactl_py.config.variables import KNOWN_VARIABLES, SECTIONS, from_text, variables
 from llamactl_py.ground.errors import BadConfiguration, Invalid, Problem, nearest
-from llamactl_py.ground.validation import kind, parse
+from llamactl_py.ground.fields import fields_of
+from llamactl_py.ground.readers import kind
+from llamactl_py.ground.validation import parse
 
 
 class Origin(Struct, frozen=True):
@@ -240,8 +242,8 @@ def _spell_alike(tree: dict[str, Any], places: dict[str, Origin]) -> None:
     backends = tree.get("backends")
     if not isinstance(backends, dict):
         return
-    for name, info in Backends.model_fields.items():
-        if info.alias and name in backends and info.alias not in backends:
-            backends[info.alias] = backends.pop(name)
-            old, new = f"backends.{name}", f"backends.{info.alias}"
+    for one in fields_of(Backends):
+        if one.name in backends and one.key not in backends:
+            backends[one.key] = backends.pop(one.name)
+            old, new = f"backends.{one.name}", f"backends.{one.key}"
             places |= {new + place.removeprefix(old): at for place, at in places.items() if f"{place}.".startswith(f"{old}.")}

@@ -11,6 +11,7 @@ from llamactl_py.config.load import Configuration, Origin
 from llamactl_py.config.settings import Settings
 from llamactl_py.config.variables import SECTIONS
 from llamactl_py.ground.masking import masked
+from llamactl_py.ground.validation import plain
 
 
 class Shown(Struct, frozen=True):
@@ -23,7 +24,7 @@ class Shown(Struct, frozen=True):
 
 def tree(settings: Settings) -> dict[str, Any]:
     """The settings as one would write them into the file; secrets are masked."""
-    found: dict[str, Any] = masked(settings.model_dump(mode="json", by_alias=True))
+    found: dict[str, Any] = masked(plain(settings))
     return found
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from functools import cache
 
-from pydantic import BaseModel
+from msgspec import Struct
 
 from llamactl_py.config.settings import Backends, Settings
+from llamactl_py.ground.fields import fields_of
 
 OTHER_VARIABLES = (
     "LLAMACTL_CONFIG_PATH",
@@ -20,24 +22,27 @@ OTHER_VARIABLES = (
 """Ours, but not settings: where the file is, and what the command line client and the test suite use."""
 
 
-def variables(model: type[BaseModel] = Settings, prefix: str = "", kind: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted setting, environment variable) of every setting that has one. *kind* stands for {KIND} in those of a backend."""
-    for name, field in model.model_fields.items():
-        inner, extra = field.annotation, field.json_schema_extra
-        said = extra.get("env") if isinstance(extra, dict) else None
-        dotted = prefix + (field.alias or name)
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            own = str(said or (field.alias or name).upper().replace("-", "_"))
-            yield from variables(inner, f"{dotted}.", own if model is Backends else kind)
-        elif isinstance(said, str):
-            yield dotted, said.replace("{KIND}", kind)
+@cache
+def variables() -> tuple[tuple[str, str], ...]:
+    """(dotted setting, environment variable) of every setting."""
+    return tuple(_variables(Settings, "", ""))
 
 
-def _sections(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield f"{prefix}{field.alias or name}"
-            yield from _sections(field.annotation, f"{prefix}{field.alias or name}.")
+def _variables(model: type[Struct], prefix: str, kind: str) -> Iterator[tuple[str, str]]:
+    """*kind* stands for {KIND} in those of a backend."""
+    for field in fields_of(model):
+        if field.section:
+            own = field.variable or field.name.upper()  # llamactl's word for it
+            yield from _variables(field.section, f"{prefix}{field.key}.", own if model is Backends else kind)
+        else:
+            yield prefix + field.key, (field.variable or f"LLAMACTL_{field.name.upper()}").replace("{KIND}", kind)
+
+
+def _sections(model: type[Struct], prefix: str = "") -> Iterator[str]:
+    for field in fields_of(model):
+        if field.section:
+            yield f"{prefix}{field.key}"
+            yield from _sections(field.section, f"{prefix}{field.key}.")
 
 
 SECTIONS = frozenset(_sections(Settings))
@@ -49,7 +54,7 @@ _LISTS = {"server.allowed_hosts", "auth.management_keys"}
 
 
 def from_text(name: str, text: str) -> object:
-    """A variable's text as its setting's type; what is not read here pydantic reads. Raises ValueError.
+    """A variable's text as its setting's type; what is not read here `parse` reads. Raises ValueError.
 
     Lists are split at commas, a port range also at '-', a backend's arguments as a shell does; its environment, and the limits
     of groups, are K=V,K=V.

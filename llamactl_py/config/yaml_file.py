@@ -13,7 +13,7 @@ from msgspec import Struct
 from llamactl_py.config.document import DECLARED, Document
 from llamactl_py.config.expand import INSTANCE_WORDS, Expander
 from llamactl_py.ground.errors import BadConfiguration, Problem
-from llamactl_py.ground.validation import kind
+from llamactl_py.ground.readers import kind
 
 MAX_FILE_BYTES = 1 << 18
 MAX_DEPTH = 20

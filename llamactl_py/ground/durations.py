@@ -11,7 +11,7 @@ import re
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from llamactl_py.ground.fields import Form
 
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 LONGEST = 365 * 86400.0
@@ -22,7 +22,7 @@ _WHOLE = re.compile(r"(?:\d+(?:\.\d+)?\s*(?:ms|[smhd])\s*)+", re.ASCII)
 def parse(value: object, unit: float) -> float:
     """Seconds of *value*, a number in *unit* (seconds each) or a string with units. Raises ValueError."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{value!r} is not a duration; write a number or a string such as '90s', '15m', '2h'")  # noqa: TRY004 pydantic wants ValueError
+        raise ValueError(f"{value!r} is not a duration; write a number or a string such as '90s', '15m', '2h'")  # noqa: TRY004 one of several things that are wrong with a value
     if isinstance(value, str):
         text = value.strip().lower()
         if _WHOLE.fullmatch(text):
@@ -47,7 +47,7 @@ def show(seconds: float) -> str:
     return f"{milliseconds}ms" if seconds and milliseconds / 1000 == seconds else f"{Decimal(repr(seconds)).normalize():f}s"
 
 
-def _annotate(unit: float, unit_name: str) -> tuple[BeforeValidator, PlainSerializer, WithJsonSchema]:
+def _form(unit: float, unit_name: str) -> Form:
     def plain(seconds: float) -> int | str:
         return int(seconds / unit) if seconds % unit == 0 else show(seconds)
 
@@ -58,11 +58,11 @@ def _annotate(unit: float, unit_name: str) -> tuple[BeforeValidator, PlainSerial
         ],
         "description": f"a number of {unit_name}, or a string with its own unit such as '90s', '15m', '2h'",
     }
-    return BeforeValidator(lambda value: parse(value, unit)), PlainSerializer(plain), WithJsonSchema(schema)
+    return Form(lambda value: parse(value, unit), plain, schema)
 
 
-Seconds = Annotated[float, *_annotate(1.0, "seconds")]
+Seconds = Annotated[float, _form(1.0, "seconds")]
 """Seconds inside; a plain number outside means seconds."""
 
-Minutes = Annotated[float, *_annotate(60.0, "minutes")]
+Minutes = Annotated[float, _form(60.0, "minutes")]
 """Seconds inside; a plain number outside means minutes (llamactl's `idle_timeout`)."""

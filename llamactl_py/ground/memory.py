@@ -21,7 +21,13 @@ def give_memory_back() -> None:
             ctypes.CDLL(None).malloc_trim(0)
 
 
+def hold() -> None:
+    """Start-up begins: nearly all that it makes lives as long as the process, so nothing is collected before `settle`."""
+    gc.disable()
+
+
 def settle() -> None:
-    """Start-up is over: what stays of it lives as long as the process, and is never looked at by a collection again."""
+    """Start-up is over: what stays of it is never looked at by a collection again."""
     give_memory_back()
     gc.freeze()
+    gc.enable()

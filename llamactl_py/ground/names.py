@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, NewType
 
-from pydantic import AfterValidator, Field, StringConstraints
+from msgspec import Meta
 
 from llamactl_py.ground.errors import InvalidName, Problem
+from llamactl_py.ground.fields import Rule
 
 InstanceName = NewType("InstanceName", str)
 
@@ -34,16 +35,15 @@ NAME_SCHEMA: dict[str, Any] = {"pattern": "^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0
 """The same rule in JSON Schema."""
 
 
-def _group(text: str) -> str:
+def _group(text: str) -> None:
     try:
-        return instance_name(text) if text else text
+        if text:
+            instance_name(text)
     except InvalidName as error:
         raise ValueError(error.problems[0].what) from None
 
 
-GroupName = Annotated[
-    str, AfterValidator(_group), Field(json_schema_extra={"pattern": f"^$|{NAME_SCHEMA['pattern']}", "maxLength": MAX_NAME})
-]
+GroupName = Annotated[str, Rule(_group, {"pattern": f"^$|{NAME_SCHEMA['pattern']}", "maxLength": MAX_NAME})]
 """Like an instance's name; empty means no group."""
 
 _HIDDEN = r"\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
@@ -51,18 +51,17 @@ _HIDDEN = r"\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206
 _A_HIDDEN_ONE = re.compile(f"[{_HIDDEN}]")
 
 
-def _visible(text: str) -> str:
+def _visible(text: str) -> None:
     if hidden := _A_HIDDEN_ONE.search(text):
         raise ValueError(
             f"holds U+{ord(hidden[0]):04X} at position {hidden.start() + 1}: control characters, and those that are not seen or "
             "turn text around, are not allowed"
         )
-    return text
 
 
-_VISIBLE = (AfterValidator(_visible), Field(json_schema_extra={"pattern": f"^[^{_HIDDEN}]+$"}))
+_VISIBLE = Rule(_visible, {"pattern": f"^[^{_HIDDEN}]+$"})
 
-ModelName = Annotated[str, StringConstraints(min_length=1, max_length=256), *_VISIBLE]
+ModelName = Annotated[str, Meta(min_length=1, max_length=256), _VISIBLE]
 """What a client may put into `model`: any visible text, as servers' own model ids are paths and repository names."""
 
-KeyName = Annotated[str, StringConstraints(min_length=1, max_length=100), *_VISIBLE]
+KeyName = Annotated[str, Meta(min_length=1, max_length=100), _VISIBLE]

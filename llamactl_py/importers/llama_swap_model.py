@@ -10,7 +10,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from llamactl_py.backends import Parsed, backend, parse_command
+from llamactl_py.backends import backend, parse_command
+from llamactl_py.backends.parse import Parsed
 from llamactl_py.backends.placeholders import STOP_MEANING
 from llamactl_py.ground.errors import Invalid
 from llamactl_py.importers.values import entries, line_of, shown, whole
@@ -137,7 +138,7 @@ def _known(model: Model, words: Sequence[str], environment: dict[str, str]) -> d
         parsed = parse_command([_value(word) for word in words])
     except Invalid:
         return None
-    if parsed.docker and "docker" not in InstanceOptions.model_fields:
+    if parsed.docker and "docker" not in InstanceOptions.__struct_fields__:
         return None  # a version that has no containers can still run the command that makes one
     kept = _without_owned(parsed, words)
     if not parsed.docker and any(f"${{{name}}}" in word for word in kept for name in STOP_MEANING):

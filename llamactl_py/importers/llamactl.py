@@ -32,7 +32,7 @@ def _carry_over(made: Imported, old: str, theirs: dict[str, Any]) -> None:
     if _deeper(theirs, MAX_DEPTH):
         raise BadRequest(f"{old[:60]}.options is nested over {MAX_DEPTH} deep; llamactl writes no such options, so take them out")
     name = made.name_for(old)
-    options = {key: value for key, value in theirs.items() if key in InstanceOptions.model_fields}
+    options = {key: value for key, value in theirs.items() if key in InstanceOptions.__struct_fields__}
     for field in ("environment", "backend_options"):
         values = section(options.get(field), made.noting(0, f"{old}.{field}"))
         if field in options:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from llamactl_py.ground.validation import kind
+from llamactl_py.ground.readers import kind
 
 Tell = Callable[[str], None]
 """Makes a note about the value at hand."""

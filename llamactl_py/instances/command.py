@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import secrets
-import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -18,6 +16,7 @@ from msgspec.structs import replace
 
 from llamactl_py.backends import Backend, backend
 from llamactl_py.config.settings import Instances, Settings
+from llamactl_py.ground import chance
 from llamactl_py.ground.errors import StartFailed, StorageFailed
 from llamactl_py.ground.ticket import Ticket
 from llamactl_py.instances import sockets
@@ -108,7 +107,7 @@ class Workshop(Struct):
     async def prepare(self, name: str, options: InstanceOptions) -> Launch:
         """Start the backend. Raises StartFailed, StorageFailed; then nothing is left of the attempt."""
         kind = backend(options.backend_type)
-        api_key = secrets.token_urlsafe(32) if kind.has_api_key else None
+        api_key = chance.token(32) if kind.has_api_key else None
         host, port = self.take_address(name, options)
         recorded: list[Ticket] = []
 
@@ -161,7 +160,7 @@ class Workshop(Struct):
 
         def stop(pid: int) -> tuple[str, ...]:
             words = kind.stop_argv(options.backend_options, host=host, port=port, name=name, pid=pid)
-            return (shutil.which(words[0], path=environment.get("PATH", os.defpath)) or words[0], *words[1:])
+            return (_which(words[0], environment.get("PATH", os.defpath)) or words[0], *words[1:])
 
         asks = stop if kind.stop_argv(options.backend_options, host=host, port=port) else None
         command = Command(name, line.argv, environment, self.log_file(name), port, stop=asks)
@@ -297,10 +296,16 @@ def executable(words: tuple[str, ...], search: str, remedy: str) -> tuple[str, .
     """*words* with the program as a full path: looked up on PATH, then beside our own interpreter, where extras are installed."""
     program = os.path.expanduser(words[0])  # noqa: PTH111 a bare name must stay one
     beside_us = str(Path(sys.executable).parent)
-    found = shutil.which(program, path=os.pathsep.join((search, beside_us)))
+    found = _which(program, os.pathsep.join((search, beside_us)))
     if found is None:
         raise StartFailed(f"{words[0]!r} is not an executable file or a command on PATH; {remedy}")
     return (str(Path(found).absolute()), *words[1:])
+
+
+def _which(program: str, search: str) -> str | None:
+    import shutil  # a start of the daemon looks for nothing
+
+    return shutil.which(program, path=search)
 
 
 def in_home(kind: Backend, options: Mapping[str, Any]) -> Mapping[str, Any]:

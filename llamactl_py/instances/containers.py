@@ -6,7 +6,6 @@ SIGTERM. Killed, it leaves the container behind; hence the name, and `removal`.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
@@ -15,6 +14,7 @@ from msgspec import Struct
 from llamactl_py.backends import Backend
 from llamactl_py.backends.containers import kept_words
 from llamactl_py.config.settings import Docker
+from llamactl_py.ground import chance
 from llamactl_py.ground.errors import BadCommand, StartFailed
 from llamactl_py.instances.options import Container, InstanceOptions
 from llamactl_py.instances.ports import LOOPBACK
@@ -86,4 +86,4 @@ def box(kind: Backend, settings: Docker, name: str, options: InstanceOptions) ->
         words = kept_words(given)
     except BadCommand as error:
         raise StartFailed(f"the words of docker.args: {'; '.join(problem.what for problem in error.problems)}") from None
-    return Box(own.engine or settings.engine, f"llamactl-{name}-{secrets.token_hex(4)}", image, words, own.command)
+    return Box(own.engine or settings.engine, f"llamactl-{name}-{chance.token(4)}", image, words, own.command)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from llamactl_py.backends import Parsed, parse_command
+from llamactl_py.backends import parse_command
 from llamactl_py.config.document import DECLARED
 from llamactl_py.config.load import Configuration
 from llamactl_py.ground.errors import BadConfiguration, Invalid, Problem
 from llamactl_py.ground.names import InstanceName, instance_name
-from llamactl_py.ground.validation import kind
+from llamactl_py.ground.readers import kind
 from llamactl_py.instances.instance import Instance
 from llamactl_py.instances.options import InstanceOptions, model_names, parse_options
+
+if TYPE_CHECKING:
+    from llamactl_py.backends.parse import Parsed
 
 COMMAND = "command"
 """Beside the options of an instance: the line that starts its server, as one would paste it."""

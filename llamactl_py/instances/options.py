@@ -1,88 +1,94 @@
 """What an instance is asked to be: parsed and checked once at the edge, frozen from then on."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from msgspec import Meta, field
+from msgspec.json import encode
+from msgspec.structs import replace
 
 from llamactl_py.backends import BACKEND_NAMES, BACKENDS, backend
 from llamactl_py.backends.containers import objections
 from llamactl_py.config.settings import Instances
 from llamactl_py.ground.durations import Minutes, Seconds, show
 from llamactl_py.ground.errors import Invalid, Problem
+from llamactl_py.ground.fields import Frozen, about
 from llamactl_py.ground.masking import MASK, SECRET_NAME
 from llamactl_py.ground.merge_patch import merged
 from llamactl_py.ground.names import GroupName, ModelName
-from llamactl_py.ground.validation import Frozen, parse
+from llamactl_py.ground.validation import parse, plain
 from llamactl_py.instances.foreign import without_foreign
 
-VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
-VariableValue = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=131_072)]
-Word = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
+VariableName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
+VariableValue = Annotated[str, Meta(pattern=r"^[^\x00]*$", max_length=131_072)]
+Word = Annotated[str, Meta(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
 
 
 class Container(Frozen):
     """Where an instance runs in a container: what differs from the settings of its backend."""
 
-    engine: Word | Literal[""] = Field(
-        default="",
-        description="Program that runs containers: docker, podman, or a path; empty takes the settings' one.",
-    )
-    image: Annotated[str, StringConstraints(max_length=1024, pattern=r"^([^-\s\x00][^\s\x00]*)?$")] = Field(
-        default="", description="Image to run; empty takes the one of the backend's settings."
-    )
-    args: tuple[Word, ...] | None = Field(
-        default=None,
-        description="Further words for `run`, before the image (volumes, devices); null takes those of the backend's settings.",
-    )
-    command: tuple[Word, ...] = Field(
-        default=(), description="Words behind the image that name the program; empty where the image's entrypoint is the server."
-    )
+    engine: Annotated[
+        Word | Literal[""], about("Program that runs containers: docker, podman, or a path; empty takes the settings' one.")
+    ] = ""
+    image: Annotated[
+        str,
+        about(
+            "Image to run; empty takes the one of the backend's settings.", max_length=1024, pattern=r"^([^-\s\x00][^\s\x00]*)?$"
+        ),
+    ] = ""
+    args: Annotated[
+        tuple[Word, ...] | None,
+        about("Further words for `run`, before the image (volumes, devices); null takes those of the backend's settings."),
+    ] = None
+    command: Annotated[
+        tuple[Word, ...], about("Words behind the image that name the program; empty where the image's entrypoint is the server.")
+    ] = ()
 
 
-class InstanceOptions(Frozen):
+class InstanceOptions(Frozen, kw_only=True):
     """The options of one instance. What the caller left out was filled in from the settings when it was created."""
 
-    backend_type: str = Field(
-        description=f"Kind of server: {', '.join(BACKENDS)}.",
-        examples=["llama_cpp"],
-        json_schema_extra={"enum": [*BACKEND_NAMES]},
+    backend_type: Annotated[
+        str, about(f"Kind of server: {', '.join(BACKENDS)}.", schema={"enum": [*BACKEND_NAMES], "examples": ["llama_cpp"]})
+    ]
+    backend_options: Annotated[
+        dict[str, Any],
+        about("The server's own options, by name; what the catalogue does not know goes into extra_args, in order."),
+    ] = field(default_factory=dict)
+    auto_restart: Annotated[bool, about("Start it again when its backend dies.")]
+    max_restarts: Annotated[int, about("Restarts within restart_window before it has failed; 0 means none.", ge=0, le=1000)]
+    restart_delay: Annotated[Seconds, about("Pause before the first restart (seconds); it doubles with each further one.")]
+    on_demand_start: Annotated[bool, about("Start it on its first request.")]
+    autostart: Annotated[bool, about("Start it when the daemon starts, as far as there is room.")] = False
+    idle_timeout: Annotated[
+        Minutes, about("Stop it after so long without a request (minutes); 0 means never, and never evicted.")
+    ]
+    start_timeout: Annotated[
+        Seconds,
+        about(
+            "Longest time from its start until it is ready (seconds).",
+            schema={"not": {"anyOf": [{"const": 0}, {"type": "string", "pattern": "^[^1-9]*$"}]}},
+            gt=0,
+        ),
+    ]
+    stop_timeout: Annotated[Seconds, about("Time it may take to end after SIGTERM (seconds); then its whole tree is killed.")]
+    environment: Annotated[dict[VariableName, VariableValue], about("Environment variables for its process.")] = field(
+        default_factory=dict
     )
-    backend_options: dict[str, Any] = Field(
-        default={},
-        description="The server's own options, by name; what the catalogue does not know goes into extra_args, in order.",
-    )
-    auto_restart: bool = Field(description="Start it again when its backend dies.")
-    max_restarts: int = Field(ge=0, le=1000, description="Restarts within restart_window before it has failed; 0 means none.")
-    restart_delay: Seconds = Field(description="Pause before the first restart (seconds); it doubles with each further one.")
-    on_demand_start: bool = Field(description="Start it on its first request.")
-    autostart: bool = Field(default=False, description="Start it when the daemon starts, as far as there is room.")
-    idle_timeout: Minutes = Field(
-        description="Stop it after so long without a request (minutes); 0 means never, and never evicted."
-    )
-    start_timeout: Seconds = Field(
-        gt=0,
-        description="Longest time from its start until it is ready (seconds).",
-        json_schema_extra={"not": {"anyOf": [{"const": 0}, {"type": "string", "pattern": "^[^1-9]*$"}]}},
-    )
-    stop_timeout: Seconds = Field(description="Time it may take to end after SIGTERM (seconds); then its whole tree is killed.")
-    environment: dict[VariableName, VariableValue] = Field(default={}, description="Environment variables for its process.")
-    command_override: Word | Annotated[tuple[Word, ...], Field(min_length=1)] | None = Field(
-        default=None, description="Executable to run instead of the backend's configured one: a path or name, or a list of words."
-    )
-    unix_socket: bool = Field(
-        default=False,
-        description="Reach its backend over a Unix socket in a private directory instead of a port: llama.cpp and vLLM can.",
-    )
-    docker_enabled: bool | None = Field(
-        default=None, description="Run it in a container; null takes docker.enabled of the backend's settings."
-    )
-    docker: Container | None = Field(default=None, description="How its container differs from the backend's settings.")
-    group: GroupName = Field(default="", description="Name of the group that it belongs to.")
-    aliases: tuple[ModelName, ...] = Field(default=(), max_length=100, description="Further model names that it answers to.")
+    command_override: Annotated[
+        Word | Annotated[tuple[Word, ...], Meta(min_length=1)] | None,
+        about("Executable to run instead of the backend's configured one: a path or name, or a list of words."),
+    ] = None
+    unix_socket: Annotated[
+        bool, about("Reach its backend over a Unix socket in a private directory instead of a port: llama.cpp and vLLM can.")
+    ] = False
+    docker_enabled: Annotated[
+        bool | None, about("Run it in a container; null takes docker.enabled of the backend's settings.")
+    ] = None
+    docker: Annotated[Container | None, about("How its container differs from the backend's settings.")] = None
+    group: Annotated[GroupName, about("Name of the group that it belongs to.")] = ""
+    aliases: Annotated[tuple[ModelName, ...], about("Further model names that it answers to.", max_length=100)] = ()
 
     def public(self) -> dict[str, Any]:
         """As JSON values, for anybody to see: secrets are masked."""
@@ -94,11 +100,17 @@ class InstanceOptions(Frozen):
 
     def whole(self) -> dict[str, Any]:
         """As JSON values, secrets included: never for showing."""
-        return self.model_dump(mode="json", exclude_none=True)
+        whole = _given(plain(self))
+        return whole | {"docker": _given(whole["docker"])} if "docker" in whole else whole
 
     def stored(self) -> str:
         """As JSON text, for the database."""
-        return self.model_dump_json(exclude_none=True)
+        return encode(self.whole()).decode()
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that are not null."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def is_secret(variable: str) -> bool:
@@ -115,7 +127,7 @@ WITHOUT_PROCESS = (
 
 def is_same_process(one: InstanceOptions, other: InstanceOptions) -> bool:
     """Would both be run by the very same command, in the same environment?"""
-    return one.model_copy(update={name: getattr(other, name) for name in WITHOUT_PROCESS}) == other
+    return replace(one, **{name: getattr(other, name) for name in WITHOUT_PROCESS}) == other
 
 
 def model_names(options: InstanceOptions) -> tuple[str, ...]:
@@ -159,11 +171,8 @@ def parse_options(
         problems.append(Problem("unix_socket", "a container is reached over a port; give one of unix_socket and docker_enabled"))
     if problems:
         raise Invalid(problems)
-    return options.model_copy(update={"backend_type": kind.type, "backend_options": dict(normal.options)}), (
-        *left_out,
-        *normal.warnings,
-        *kind.doubts(options.environment, normal.options),
-    )
+    options = replace(options, backend_type=kind.type, backend_options=dict(normal.options))
+    return options, (*left_out, *normal.warnings, *kind.doubts(options.environment, normal.options))
 
 
 def _placed(problem: Problem, raw: object) -> Problem:
@@ -182,7 +191,7 @@ def patched(options: InstanceOptions, patch: object) -> object:
     with null: who misspells what is to be taken back has to hear of it."""
     wanted = merged(options.whole(), patch)
     if isinstance(patch, Mapping):
-        wanted |= {name: value for name, value in patch.items() if name not in InstanceOptions.model_fields}
+        wanted |= {name: value for name, value in patch.items() if name not in InstanceOptions.__struct_fields__}
     return wanted
 
 
@@ -197,7 +206,7 @@ def restore_options(text: str) -> InstanceOptions:
 
 
 def _with_defaults(raw: Mapping[str, Any], defaults: Instances) -> dict[str, Any]:
-    known = InstanceOptions.model_fields.keys()
+    known = InstanceOptions.__struct_fields__
     given = {name: value for name, value in raw.items() if value is not None or name not in known}  # null means: the default
     return {
         "auto_restart": defaults.default_auto_restart,
@@ -213,7 +222,7 @@ def _with_defaults(raw: Mapping[str, Any], defaults: Instances) -> dict[str, Any
 
 def _unmask(raw: Mapping[str, Any], old: InstanceOptions) -> dict[str, Any]:
     full = dict(raw)
-    for field, known in (("environment", old.environment), ("backend_options", old.backend_options)):
-        if isinstance(values := raw.get(field), Mapping):
-            full[field] = {name: known.get(name, value) if value == MASK else value for name, value in values.items()}
+    for name, known in (("environment", old.environment), ("backend_options", old.backend_options)):
+        if isinstance(values := raw.get(name), Mapping):
+            full[name] = {key: known.get(key, value) if value == MASK else value for key, value in values.items()}
     return full

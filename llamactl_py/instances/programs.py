@@ -13,7 +13,6 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -22,6 +21,7 @@ from msgspec import Struct
 
 from llamactl_py.backends import Backend, recognises
 from llamactl_py.ground.errors import StorageFailed
+from llamactl_py.ground.private import Private
 from llamactl_py.launchers.errands import Outcome
 
 if TYPE_CHECKING:  # reading helps is for later: no start of a daemon needs it
@@ -57,13 +57,12 @@ class AnswerStore(Protocol):
     async def put(self, key: str, answer: str) -> None: ...
 
 
-@dataclass(frozen=True)
-class Program:
+class Program(Private, frozen=True):
     """A server's program: the words that start it (a full path first) and the environment that it gets."""
 
     kind: Backend
     words: tuple[str, ...]
-    environment: Mapping[str, str] = field(repr=False)
+    environment: Mapping[str, str]
 
     @property
     def key(self) -> tuple[str, tuple[str, ...]]:

@@ -6,25 +6,30 @@ It is a little more lenient than the daemon: `${VAR}` may stand for any value, a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from llamactl_py.config import legacy
 from llamactl_py.config.document import DECLARED
 from llamactl_py.config.settings import Settings
+from llamactl_py.config.variables import variables
+from llamactl_py.ground.json_schema import Schema, schemas
 from llamactl_py.instances.declared import COMMAND
 from llamactl_py.instances.options import InstanceOptions
 
-Schema = dict[str, Any]
-
+_DEFINITION = "#/$defs/{}"
 _REFERENCE: Schema = {"type": "string", "pattern": r"\$\{"}
 _ABOUT = ("title", "description", "default", "deprecated", "examples")
 
 
 def schema() -> Schema:
     """The whole document."""
-    settings = Settings.model_json_schema(by_alias=True)
-    definitions: Schema = {name: _lenient(one) for name, one in settings.pop("$defs").items()}
-    document = _lenient(settings)
+    definitions = {name: _lenient(one) for name, one in schemas([Settings], _DEFINITION).items()}
+    document = definitions.pop(Settings.__name__)
+    for name, variable in variables():
+        if not name.startswith("backends."):  # theirs have one for each kind
+            *above, last = name.split(".")
+            at = _at(document, definitions, above)
+            if at:
+                at["properties"][last]["description"] += f" Variable: {variable}."
     for key, instead in legacy.KEYS.items():
         _deprecate(document, definitions, key.split("."), instead)
     entry = _entry()
@@ -45,9 +50,8 @@ def schema() -> Schema:
 
 def _entry() -> Schema:
     """A declared instance: a command line, or options, or both."""
-    options = InstanceOptions.model_json_schema(by_alias=True)
-    definitions = {name: _lenient(one) for name, one in options.pop("$defs", {}).items()}
-    options = _lenient(options)
+    definitions = {name: _lenient(one) for name, one in schemas([InstanceOptions], _DEFINITION).items()}
+    options = definitions.pop(InstanceOptions.__name__)
     options.pop("required", None)  # the command says some, the settings the others
     line = {"type": "string", "description": "The command line that starts the server, as one would paste it."}
     words = {"type": "array", "items": {"type": "string"}, "description": "Its words."}
@@ -59,13 +63,20 @@ def _entry() -> Schema:
 
 def _deprecate(document: Schema, definitions: Mapping[str, Schema], steps: list[str], instead: str) -> None:
     """llamactl's keys are understood; an editor strikes them out."""
+    *above, last = steps
+    at = _at(document, definitions, above)
+    if at and last not in at["properties"]:
+        at["properties"][last] = {"deprecated": True, "description": f"Not used: {instead}."}
+
+
+def _at(document: Schema, definitions: Mapping[str, Schema], steps: list[str]) -> Schema | None:
+    """The section that *steps* lead to, if there is one; `*` is any name."""
     at: Schema | None = document
-    for step in steps[:-1]:
+    for step in steps:
         below = at["properties"] if at else {}
         found = next(iter(below.values()), None) if step == "*" else below.get(step)
         at = definitions.get(_reference(found).rpartition("/")[2]) if found else None
-    if at and steps[-1] not in at["properties"]:
-        at["properties"][steps[-1]] = {"deprecated": True, "description": f"Not used: {instead}."}
+    return at
 
 
 def _reference(schema: Schema) -> str:
@@ -86,10 +97,7 @@ def _lenient(node: Schema) -> Schema:
 
 
 def _value(node: Schema) -> Schema:
-    variable = node.pop("env", None)
     about = {name: node.pop(name) for name in _ABOUT if name in node}
-    if variable and "{KIND}" not in variable:
-        about["description"] = f"{about.get('description', '')} Variable: {variable}."
     if "$ref" in node:
         about.pop("default", None)
         return {**about, "anyOf": [node, {"type": "null"}]}

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 
+from msgspec import field
 
-@dataclass(frozen=True)
-class Target:
+from llamactl_py.ground.private import Private
+
+
+class Target(Private, frozen=True, dict=True):
     """Where a request goes. *headers* carry the backend's own key: they are added to the request, and never shown."""
 
     instance: str
     host: str
     """An address of this machine; for a Unix socket its absolute path, and *port* is 0."""
     port: int
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
     resting_connections: int = 0
     """How many idle connections the backend can bear."""
 

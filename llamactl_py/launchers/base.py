@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from msgspec import Struct
 
+from llamactl_py.ground.private import Private
 from llamactl_py.ground.ticket import Ticket
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(Private, frozen=True):
     """What to run: exact words, never a shell line."""
 
     instance: str
     argv: tuple[str, ...]
-    environment: Mapping[str, str] = field(repr=False)  # may hold secrets
+    environment: Mapping[str, str]
     log: Path
     port: int
     """TCP port that it is to listen on; 0 where that is none of this machine's (a Unix socket)."""
     directory: Path | None = None
-    stop: Callable[[int], Sequence[str]] | None = field(default=None, compare=False)
+    stop: Callable[[int], Sequence[str]] | None = None
     """Given its pid: the command that asks it to end, run before any signal; None where signals are enough."""
     cleanup: tuple[str, ...] = ()
     """See `Ticket.cleanup`."""

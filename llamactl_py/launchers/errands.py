@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from contextlib import ExitStack, suppress
 
 from msgspec import Struct
 
+from llamactl_py.ground import chance
 from llamactl_py.ground.errors import StartFailed
 from llamactl_py.ground.ticket import SPAWN_VARIABLE, Ticket
 from llamactl_py.launchers import processes
@@ -55,7 +55,7 @@ class Errands:
 
     async def run(self, argv: Sequence[str], environment: Mapping[str, str], timeout: float, most: int = MOST_OUTPUT) -> Outcome:
         """Run *argv* (a full path first) for at most *timeout* seconds; more than *most* bytes of what it says end it."""
-        mark = f"{self._mark}:{secrets.token_hex(16)}"
+        mark = f"{self._mark}:{chance.token(16)}"
         with ExitStack() as cleanup:
             try:
                 ours, theirs = socket.socketpair()

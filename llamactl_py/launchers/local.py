@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import logging
 import os
-import secrets
 import shlex
 import signal
 import socket
@@ -17,7 +16,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import MappingProxyType
 
-from llamactl_py.ground import clock
+from llamactl_py.ground import chance, clock
 from llamactl_py.ground.errors import StartFailed
 from llamactl_py.ground.ticket import SPAWN_VARIABLE, Ticket
 from llamactl_py.ground.waiting import first_of, within
@@ -26,7 +25,7 @@ from llamactl_py.launchers.base import Command, Exit, Listening, Record, Usage
 from llamactl_py.launchers.errands import Errands, Outcome
 from llamactl_py.launchers.processes import Process
 from llamactl_py.launchers.spawning import abandon, become, spawn
-from llamactl_py.launchers.trees import become_subreaper, tree
+from llamactl_py.launchers.trees import tree
 from llamactl_py.launchers.usage import Meter, Survey
 
 log = logging.getLogger(__name__)
@@ -195,10 +194,9 @@ class LocalLauncher:
         self._running: list[LocalHandle] = []
         self._launching: set[int] = set()
         self.errands = Errands(self._mark)
-        become_subreaper()
 
     async def launch(self, command: Command, record: Record) -> LocalHandle:
-        token = secrets.token_hex(16)
+        token = chance.token(16)
         mark = f"{self._mark}:{token}"
         with ExitStack() as cleanup:
             try:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from llamactl_py.ground.errors import StartFailed
 from llamactl_py.ground.ticket import SPAWN_VARIABLE
+from llamactl_py.launchers.trees import become_subreaper
 
 SHIM = str(Path(__file__).with_name("shim.py"))
 EXEC_TIMEOUT = 10.0
@@ -22,6 +23,7 @@ def spawn(channel: socket.socket, output: int, mark: str) -> subprocess.Popen[by
 
     On the loop's thread, always: the kernel's death signal is tied to the thread that forked. Raises StartFailed.
     """
+    become_subreaper()
     with channel:
         try:
             return subprocess.Popen(

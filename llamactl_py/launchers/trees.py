@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from contextlib import suppress
+from functools import cache
 
 from llamactl_py.ground.ticket import SPAWN_VARIABLE, Ticket
 from llamactl_py.launchers import processes
@@ -31,6 +32,7 @@ def tree(ticket: Ticket, mark: str, seen: Collection[Process] = ()) -> list[Proc
     return [m for m in members if not m.is_zombie]
 
 
+@cache
 def become_subreaper() -> None:
     """On Linux, have orphans of our trees become our children instead of init's: visible to us, and reaped by us."""
     if processes.LINUX:

@@ -5,8 +5,8 @@ without a body, in a head that no two servers could read differently. Whatever i
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 
+from llamactl_py.ground.private import Private
 from llamactl_py.instances.target import Target
 from llamactl_py.proxy.heads import NOT_FOR_BACKENDS
 
@@ -27,8 +27,7 @@ _NEVER = frozenset(
 """Headers that change how a request is framed, answered or trusted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Private, frozen=True):
     """A request's head, less its Content-Length. *lines*: the headers that the backend is to see."""
 
     method: str
@@ -36,7 +35,7 @@ class Head:
     first_line: bytes
     """As the backend is to see it."""
     host: str
-    key: str = field(repr=False)
+    key: str
     """The key that came with it; empty if none did."""
     keeps_alive: bool
     lines: bytes

@@ -7,7 +7,6 @@ the same time; one thread, so that no query ever blocks the event loop. A call r
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -173,6 +172,8 @@ def _migrate(connection: sqlite3.Connection, file: Path) -> None:
         )
     if 0 < version < len(MIGRATIONS):
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        import shutil  # for this alone
+
         shutil.copy2(file, file.with_suffix(f".v{version}.bak"))
     for number in range(version, len(MIGRATIONS)):
         try:

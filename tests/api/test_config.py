@@ -93,7 +93,7 @@ async def test_the_settings_are_shown_as_in_the_file_with_who_says_them(tmp_path
 
 async def test_what_is_shown_is_what_a_file_may_hold(home: Home) -> None:
     body = (await home.h.ask("GET", CONFIG))[1]
-    shown = {name: body[name] for name in Settings.model_fields}
+    shown = {name: body[name] for name in Settings.__struct_fields__}
     home.file.write_text(yaml.safe_dump(shown))
     assert load(Sources(home.file, {}, {})).settings == home.h.daemon.services.settings
 

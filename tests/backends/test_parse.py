@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llamactl_py.backends import BACKENDS, Parsed, parse_command
+from llamactl_py.backends import BACKENDS, parse_command
+from llamactl_py.backends.parse import Parsed
 from llamactl_py.ground.errors import Invalid, Problem
 
 

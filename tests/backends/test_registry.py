@@ -8,13 +8,14 @@ import pytest
 
 from llamactl_py.backends import BACKENDS, Backend, parse_command
 from llamactl_py.config.settings import Backends
+from llamactl_py.ground.validation import parse
 
 each_backend = pytest.mark.parametrize("backend", BACKENDS.values(), ids=list(BACKENDS))
 
 
 @each_backend
 def test_it_has_a_place_in_the_settings(backend: Backend) -> None:
-    configured = Backends.model_validate({backend.slug: {"command": "/opt/it"}})
+    configured = parse(Backends, {backend.slug: {"command": "/opt/it"}})
     assert configured.of(backend.slug).command == "/opt/it"
 
 

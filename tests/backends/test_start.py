@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from llamactl_py.backends import Parsed, parse_command
+from llamactl_py.backends import parse_command
+from llamactl_py.backends.parse import Parsed
 from llamactl_py.backends.wrappers import WRAPPERS
 
 

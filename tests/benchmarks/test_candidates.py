@@ -54,7 +54,7 @@ def test_the_daemon_starts_the_backend_and_every_byte_comes_through(bench: Bench
     phases = start_up.phases(bench.folder, ours)
     assert 0 < phases["interpreter_ms"] < phases["listening_ms"] <= phases["answered_ms"]
     assert phases["interpreter_ms"] < phases["imported_ms"]
-    assert {"pydantic", "llamactl_py"} <= start_up.imports(bench.folder, ours).keys()
+    assert {"msgspec", "llamactl_py"} <= start_up.imports(bench.folder, ours).keys()
 
 
 def test_a_run_writes_its_figures_and_its_page(tmp_path: Path) -> None:

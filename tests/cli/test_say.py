@@ -74,5 +74,5 @@ def test_the_version_is_told_before_anything_else_is_loaded() -> None:
     ids=" ".join,
 )
 def test_a_command_that_draws_nothing_loads_little(words: tuple[str, ...], tmp_path: object) -> None:
-    heavy = {"aiohttp", "pydantic", "rich.console", "yaml", "asyncio"}
+    heavy = {"aiohttp", "rich.console", "yaml", "asyncio"}
     assert loaded("--data-dir", str(tmp_path), *words) & heavy == set()

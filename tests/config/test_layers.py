@@ -154,7 +154,7 @@ def test_mistakes_in_dotenv_are_told_with_file_line_and_variable(tmp_path: Path)
     said = complaints(tmp_path, dotenv='LLAMACTL_PROT=1\nLLAMACTL_PORT=x\nLLAMACTL_CONFIG_PATH=y\nLLAMACTL_VLLM_ARGS="\'"\n')
     assert len(said) == 4
     assert any(s.startswith(".env:1: LLAMACTL_PROT: unknown (did you mean 'LLAMACTL_PORT'?)") for s in said)
-    assert any(s.startswith(".env:2: LLAMACTL_PORT: input should be a valid integer") for s in said)
+    assert any(s.startswith(".env:2: LLAMACTL_PORT: expected a whole number") for s in said)
     assert any(s.startswith(".env:3: LLAMACTL_CONFIG_PATH: cannot be set here") for s in said)
     assert any(s.startswith(".env:4: LLAMACTL_VLLM_ARGS: No closing quotation") for s in said)
 

@@ -85,7 +85,7 @@ def test_every_outcome_of_a_request_is_in_the_guide_to_operations() -> None:
 
 def test_everything_about_a_key_is_in_its_guide() -> None:
     shown_only = {"id", "user_id", "prefix", "created_at", "updated_at"}
-    fields = {*NewKey.model_fields, *KeyView.model_fields} - shown_only
+    fields = {*NewKey.__struct_fields__, *KeyView.__struct_fields__} - shown_only
     assert missing({*fields, *CODES.values(), *Scope}, page("keys.md")) == set()
 
 

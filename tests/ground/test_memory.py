@@ -32,3 +32,10 @@ def test_what_was_freed_goes_back_to_the_system_when_asked() -> None:
     kept, left = map(int, done.stdout.split())
     assert kept > 40_000_000
     assert left < 5_000_000
+
+
+def test_between_the_beginning_and_the_end_of_a_start_nothing_is_collected() -> None:
+    start = "hold(); print(gc.isenabled()); settle(); print(gc.isenabled())"
+    program = f"import gc; from llamactl_py.ground.memory import hold, settle; {start}"
+    done = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]

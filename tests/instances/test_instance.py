@@ -339,7 +339,7 @@ async def test_a_restart_runs_the_newest_options_and_until_then_the_old_ones_hol
         old = a.options
         await w.fleet.change("a", {"backend_type": "llama_cpp", "backend_options": {"ctx_size": 2048}})
         assert (a.running_options, a.state) == (old, READY)
-        await w.fleet.change("a", {**a.options.model_dump(), "command_override": list(old.command_override or ())})
+        await w.fleet.change("a", {**a.options.whole(), "command_override": list(old.command_override or ())})
         a.want_restart(0)
         await w.until(a, STARTING)
         await w.until(a, READY)

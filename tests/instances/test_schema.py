@@ -90,9 +90,9 @@ def test_every_setting_and_option_is_described() -> None:
         assert at(name)["description"], name
         assert name.startswith("backends.") or variable in at(name)["description"]
     assert all(at(section)["additionalProperties"] is False for section in SECTIONS)
-    assert set(Backend.model_fields) <= set(at("backends.mlx")["properties"])
+    assert set(Backend.__struct_fields__) <= set(at("backends.mlx")["properties"])
     entry = document["properties"]["declared_instances"]["anyOf"][0]["additionalProperties"]["anyOf"][1]
-    assert set(entry["properties"]) == {"command", *InstanceOptions.model_fields}
+    assert set(entry["properties"]) == {"command", *InstanceOptions.__struct_fields__}
     assert at("database")["deprecated"] is True
     assert at("server")["properties"]["allowed_origins"]["deprecated"] is True
     assert at("backends.llama-cpp")["properties"]["cache_dir"]["deprecated"] is True

@@ -82,9 +82,11 @@ async def test_models_are_the_same_on_both_ways_in(tmp_path: Path) -> None:
     assert [model["id"] for model in told[0]["data"]] == ["a", "b"]
 
 
-async def test_what_starts_a_daemon_imports_no_framework() -> None:
+async def test_what_starts_a_daemon_imports_no_framework_and_nothing_that_is_needed_later() -> None:
     """A third of the time until the first answer would be aiohttp's."""
-    heavy = ("aiohttp", "rich", "prometheus_client", "llamactl_py.app", "llamactl_py.api.route")
+    frameworks = ("aiohttp", "rich", "prometheus_client", "llamactl_py.app", "llamactl_py.api.route")
+    later = ("yaml", "shutil", "random", "dataclasses", "ctypes", "zipfile", "llamactl_py.backends.shells")
+    heavy = frameworks + later
     program = f"import sys, llamactl_py.daemon; print([m for m in {heavy} if m in sys.modules])"
     child = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
     out, _ = await child.communicate()

@@ -440,7 +440,7 @@ async def test_a_new_idle_timeout_holds_at_once() -> None:
     async with world() as w:
         a = await w.create("a", idle_timeout="15m")
         await w.use(a)
-        await w.fleet.change("a", {**a.options.model_dump(exclude_none=True), "idle_timeout": "1m"})
+        await w.fleet.change("a", {**a.options.whole(), "idle_timeout": "1m"})
         assert await w.until(a, STOPPED) == 61
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from llamactl_py import __version__
 from llamactl_py.api.openapi import components, links, requests, responses
-from llamactl_py.api.openapi.components import Refs, Schema
+from llamactl_py.api.openapi.components import Schema
 from llamactl_py.api.route import Route
 from llamactl_py.auth.policy import OPENS, Access
 from llamactl_py.ground.grant import Scope
@@ -48,10 +48,9 @@ SCHEMES = {
 def document(routes: Iterable[Route]) -> Schema:
     """The OpenAPI 3.1 document of *routes*."""
     routes = list(routes)
-    refs, schemas = components.schemas(routes)
     paths: dict[str, Schema] = {}
     for route in routes:
-        paths.setdefault(route.openapi_path, {})[route.method.lower()] = _operation(route, refs, routes)
+        paths.setdefault(route.openapi_path, {})[route.method.lower()] = _operation(route, routes)
     return {
         "openapi": "3.1.0",
         "info": INFO,
@@ -59,7 +58,7 @@ def document(routes: Iterable[Route]) -> Schema:
         "tags": [{"name": name, "description": description} for name, description in TAGS.items()],
         "paths": paths,
         "components": {
-            "schemas": schemas,
+            "schemas": components.schemas(routes),
             "examples": components.error_examples(routes),
             "headers": responses.HEADERS,
             "links": links.components(routes),
@@ -70,19 +69,19 @@ def document(routes: Iterable[Route]) -> Schema:
     }
 
 
-def _operation(route: Route, refs: Refs, routes: list[Route]) -> Schema:
+def _operation(route: Route, routes: list[Route]) -> Schema:
     summary, _, description = inspect.cleandoc(route.call.__doc__ or "").partition("\n\n")
     operation: Schema = {
         "operationId": components.operation_id(route),
         "summary": summary,
         "tags": [route.tag],
         "parameters": requests.parameters(route),
-        "responses": responses.responses(route, refs, routes),
+        "responses": responses.responses(route, routes),
         "security": security(route.access),
     }
     if description:
         operation["description"] = description.replace("\n", " ")
-    if body := requests.body(route, refs):
+    if body := requests.body(route):
         operation["requestBody"] = body
     return operation
 

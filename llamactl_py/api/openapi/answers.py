@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from llamactl_py import __version__
 from llamactl_py.accounting.ledger import Outcome
@@ -15,12 +18,12 @@ from llamactl_py.api.key_forms import KeyView, NewKeyView, PermissionView
 from llamactl_py.api.openai import ModelList, ModelView
 from llamactl_py.api.programs import BackendDetail, BackendView, FlagView, OptionsSchema
 from llamactl_py.api.system import Health, Nodes, NodeView, Ready
-from llamactl_py.api.views import DescriptionView, FootprintView, InstanceView, StatsView
+from llamactl_py.api.views import DescriptionView, FootprintView, InstanceView, stats
 from llamactl_py.ground.grant import Scope
 from llamactl_py.instances.state import State
 
 _LINE = ["llama-server", "--model", "/models/qwen3-8b-q4_k_m.gguf", "--ctx-size", "8192", "--gpu-layers", "99"]
-_OPTIONS = {
+_OPTIONS: dict[str, Any] = {
     "backend_type": "llama_cpp",
     "backend_options": {"model": "/models/qwen3-8b-q4_k_m.gguf", "ctx_size": 8192, "gpu_layers": 99},
     "auto_restart": True,
@@ -54,11 +57,9 @@ _BACKEND = BackendView(
 )  # fmt: skip
 _MODEL = ModelView(id="qwen", created=1_795_000_000, owned_by="qwen")
 
-_ANSWERS: tuple[BaseModel, ...] = (
+_ANSWERS: tuple[Struct, ...] = (
     _INSTANCE,
-    StatsView.model_validate(
-        {**_INSTANCE.model_dump(include=set(StatsView.model_fields)), "usage": _FOOTPRINT.model_dump()}
-    ),
+    stats(replace(_INSTANCE, usage=_FOOTPRINT)),
     CommandView(
         argv=[*_LINE, "--host", "127.0.0.1", "--port", "8000"], environment={"PATH": "/usr/local/bin:/usr/bin:/bin"},
         directory="/home/me/.local/share/llamactl/instances/qwen", log="/home/me/.local/share/llamactl/logs/qwen.log", port=8000,
@@ -75,18 +76,10 @@ _ANSWERS: tuple[BaseModel, ...] = (
     ParsedCommand(backend_type="llama_cpp", backend_options=_OPTIONS["backend_options"]),
     _BACKEND,
     BackendDetail(
-        **_BACKEND.model_dump(), help_is_read=True, new_flags=[FlagView(flags=["--new-flag"], help="does what no older one did")]
-    ),
-    OptionsSchema.model_validate(
-        {
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "title": "llama.cpp",
-            "type": "object",
-            "properties": {"ctx_size": {"type": "integer", "description": "size of the prompt context"}},
-        }
+        **asdict(_BACKEND), help_is_read=True, new_flags=[FlagView(flags=["--new-flag"], help="does what no older one did")]
     ),
     _KEY,
-    NewKeyView(**_KEY.model_dump(exclude={"last_used_at"}), last_used_at=None, key="llamactl-" + "3fa9" + 60 * "0"),
+    NewKeyView(**asdict(replace(_KEY, last_used_at=None)), key="llamactl-" + "3fa9" + 60 * "0"),
     PermissionView(instance_id=1, instance_name="qwen"),
     RequestView(
         id="4f1c-2a", arrived_at=1_795_000_099.125, instance="qwen", model="qwen", key="notebook", method="POST",
@@ -95,8 +88,8 @@ _ANSWERS: tuple[BaseModel, ...] = (
         completion_tokens_per_second=80.1,
     ),
     UsageView(
-        since=1_795_000_000.0, total=_TOTALS, instances=[NamedTotals(name="qwen", **_TOTALS.model_dump())],
-        keys=[NamedTotals(name="notebook", **_TOTALS.model_dump())],
+        since=1_795_000_000.0, total=_TOTALS, instances=[NamedTotals(name="qwen", **asdict(_TOTALS))],
+        keys=[NamedTotals(name="notebook", **asdict(_TOTALS))],
     ),
     ConfigView(
         server={"host": "127.0.0.1", "port": 8080}, data_dir="/home/me/.local/share/llamactl", backends={}, instances={},
@@ -110,12 +103,20 @@ _ANSWERS: tuple[BaseModel, ...] = (
     DescriptionView(openapi="3.1.0", info={"title": "llamactl", "version": __version__}, paths={}),
     Health(),
     Ready(),
-    Nodes({}),
     NodeView(address="http://127.0.0.1:8080"),
     _MODEL,
     ModelList(data=[_MODEL]),
 )  # fmt: skip
-ANSWERS: dict[type[BaseModel], BaseModel] = {type(example): example for example in _ANSWERS}
+ANSWERS: dict[type[Struct], object] = {
+    **{type(example): example for example in _ANSWERS},
+    OptionsSchema: {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "llama.cpp",
+        "type": "object",
+        "properties": {"ctx_size": {"type": "integer", "description": "size of the prompt context"}},
+    },
+    Nodes: {},
+}
 """By model."""
 
 TEXTS = {

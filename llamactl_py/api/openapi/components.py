@@ -4,51 +4,50 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, cast, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
-from pydantic import BaseModel, Field
-from pydantic.json_schema import models_json_schema
+from msgspec import Struct
 
 from llamactl_py.api.command import Draft
 from llamactl_py.api.openapi.refusals import ERRORS
 from llamactl_py.api.problems import speaks_openai, told
-from llamactl_py.api.route import Route
+from llamactl_py.api.route import Route, View
 from llamactl_py.auth.policy import Access
-from llamactl_py.ground import errors
+from llamactl_py.ground import errors, json_schema
+from llamactl_py.ground.fields import about
 from llamactl_py.instances.options import InstanceOptions
 
 Schema = dict[str, Any]
-Wanted = tuple[type[BaseModel], Literal["validation", "serialization"]]
-Refs = dict[Wanted, Schema]
+REFERENCE = "#/components/schemas/{}"
 Raised = type[errors.LlamactlError]
 
 PATCH = "InstancePatch"
 
 
-class FieldProblem(BaseModel):
+class FieldProblem(View):
     """What is wrong with one field."""
 
-    field: str = Field(description="Dotted path, as the caller wrote it.")
+    field: Annotated[str, about("Dotted path, as the caller wrote it.")]
     problem: str
 
 
-class Problem(BaseModel):
+class Problem(View):
     """How errors of the management API are told."""
 
-    error: str = Field(description="A code for programs.")
-    details: str = Field(description="What is wrong and what to do, for people.")
-    problems: list[FieldProblem] | None = Field(default=None, description="Field by field, for invalid input.")
+    error: Annotated[str, about("A code for programs.")]
+    details: Annotated[str, about("What is wrong and what to do, for people.")]
+    problems: Annotated[list[FieldProblem] | None, about("Field by field, for invalid input.")] = None
 
 
-class OpenAIErrorDetail(BaseModel):
+class OpenAIErrorDetail(View, kw_only=True):
     message: str
     type: str
     param: str | None = None
     code: str
 
 
-class OpenAIError(BaseModel):
+class OpenAIError(View):
     """How errors of /v1, and missing keys everywhere, are told: OpenAI's form."""
 
     error: OpenAIErrorDetail
@@ -59,10 +58,10 @@ def operation_id(route: Route) -> str:
     return f"{route.call.__name__}_{route.method.lower()}" if "{path}" in route.path else route.call.__name__
 
 
-def item(returns: Any) -> type[BaseModel] | None:
+def item(returns: Any) -> type[Struct] | None:
     """The model in `Model` or `list[Model]`."""
     inner = get_args(returns)[0] if get_origin(returns) is list else returns
-    return inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
+    return inner if isinstance(inner, type) and issubclass(inner, View) else None
 
 
 def raised(route: Route) -> list[Raised]:
@@ -75,29 +74,33 @@ def raised(route: Route) -> list[Raised]:
     return list(dict.fromkeys(everywhere))
 
 
-def schemas(routes: Iterable[Route]) -> tuple[Refs, Schema]:
-    """(where the schema of each model is, all of them by name)."""
-    refs, definitions = models_json_schema(list(_models(routes)), ref_template="#/components/schemas/{model}")
-    found: Schema = definitions["$defs"]
+def refer(model: type[Struct]) -> Schema:
+    """Where the schema of *model* is."""
+    return {"$ref": REFERENCE.format(model.__name__)}
+
+
+def schemas(routes: Iterable[Route]) -> Schema:
+    """Those of all models, by name."""
+    found = json_schema.schemas(_models(routes), REFERENCE)
     options = InstanceOptions.__name__
     found[options] = _as_requested(found[options])
     found[PATCH] = _as_patch(found[options])
     draft = found[Draft.__name__]["properties"]["options"]
     found[Draft.__name__]["properties"]["options"] = {
-        "$ref": f"#/components/schemas/{options}",
+        **refer(InstanceOptions),
         "description": draft["description"],
     }
-    return cast(Refs, refs), found
+    return found
 
 
-def _models(routes: Iterable[Route]) -> Iterator[Wanted]:
-    yield Problem, "serialization"
-    yield OpenAIError, "serialization"
+def _models(routes: Iterable[Route]) -> Iterator[type[Struct]]:
+    yield Problem
+    yield OpenAIError
     for route in routes:
         if route.body:
-            yield route.body, "validation"
+            yield route.body
         if model := item(route.returns):
-            yield model, "serialization"
+            yield model
 
 
 def _as_requested(options: Schema) -> Schema:

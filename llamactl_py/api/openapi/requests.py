@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from llamactl_py.api.accounting import REQUEST_ID_SCHEMA
-from llamactl_py.api.openapi.components import PATCH, Refs, Schema
+from llamactl_py.api.openapi.components import PATCH, Schema, refer
 from llamactl_py.api.route import Route
 from llamactl_py.backends import BACKEND_NAMES
 from llamactl_py.ground.merge_patch import MEDIA_TYPE
@@ -64,10 +64,10 @@ def _in_path(route: Route, name: str) -> Schema:
     return {"name": name, "in": "path", "required": True, **known}
 
 
-def body(route: Route, refs: Refs) -> Schema | None:
+def body(route: Route) -> Schema | None:
     """The body that *route* takes; None where it takes none."""
     if route.body:
-        schema = refs[route.body, "validation"]
+        schema = refer(route.body)
     elif route.patches:
         schema = {"$ref": f"#/components/schemas/{PATCH}"}
     elif route.example is not None:

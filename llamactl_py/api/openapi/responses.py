@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, get_origin
+
+from msgspec import to_builtins
 
 from llamactl_py.api.openapi import links
 from llamactl_py.api.openapi.answers import ANSWERS, PASSED_ON, PROPERTIES, TEXTS
@@ -13,16 +14,16 @@ from llamactl_py.api.openapi.components import (
     OpenAIError,
     Problem,
     Raised,
-    Refs,
     Schema,
     example_name,
     first_line,
     item,
     operation_id,
     raised,
+    refer,
 )
 from llamactl_py.api.problems import RETRY_AFTER, speaks_openai, status_of
-from llamactl_py.api.route import Route, Tagged, to_json
+from llamactl_py.api.route import Route, Tagged
 from llamactl_py.ground import errors
 
 HEADERS: dict[str, Schema] = {
@@ -56,13 +57,13 @@ HEADERS: dict[str, Schema] = {
 BACKENDS_ANSWER = "The answer of the backend, as it is: its status, its headers, its body."
 
 
-def responses(route: Route, refs: Refs, routes: Sequence[Route]) -> Schema:
+def responses(route: Route, routes: Sequence[Route]) -> Schema:
     """Every status that *route* answers, by number."""
-    found: Schema = {str(route.status): _success(route, refs, routes)}
+    found: Schema = {str(route.status): _success(route, routes)}
     for status in route.also:
         found[str(status)] = {"description": HTTPStatus(status).phrase} | _headers({"ETag", "Cache-Control"}, required=True)
     for status in sorted({status_of(error)[0] for error in raised(route)}):
-        found[str(status)] = _failure(route, refs, status)
+        found[str(status)] = _failure(route, status)
     if is_passed_on(route):
         found["default"] = {"description": BACKENDS_ANSWER}
     return found
@@ -73,7 +74,7 @@ def is_passed_on(route: Route) -> bool:
     return route.returns is None and route.status != 204
 
 
-def _success(route: Route, refs: Refs, routes: Sequence[Route]) -> Schema:
+def _success(route: Route, routes: Sequence[Route]) -> Schema:
     answer: Schema = {"description": BACKENDS_ANSWER if is_passed_on(route) else HTTPStatus(route.status).phrase}
     model = item(route.returns)
     needed = set(route.tells)
@@ -82,25 +83,25 @@ def _success(route: Route, refs: Refs, routes: Sequence[Route]) -> Schema:
     if route.location:
         needed.add("Location")
     answer |= _headers(needed, required=True, optional=set(route.may_tell))
-    if content := _content(route, refs):
+    if content := _content(route):
         answer["content"] = content
     if found := links.of(route, routes):
         answer["links"] = found
     return answer
 
 
-def _content(route: Route, refs: Refs) -> Schema:
+def _content(route: Route) -> Schema:
     if route.returns is str:
         return {kind: _text(kind, TEXTS[operation_id(route)]) for kind in route.text_types}
     if is_passed_on(route):
         return {} if route.method == "HEAD" else _of_backend(route)
     if not (model := item(route.returns)):
         return {}
-    schema, example = refs[model, "serialization"], ANSWERS[model]
+    schema, example = refer(model), ANSWERS[model]
     if get_origin(route.returns) is list:
         schema = {"type": "array", "items": schema}
-        return {"application/json": {"schema": schema, "example": json.loads(to_json([example]))}}
-    return {"application/json": {"schema": schema, "example": json.loads(to_json(example))}}
+        return {"application/json": {"schema": schema, "example": [to_builtins(example)]}}
+    return {"application/json": {"schema": schema, "example": to_builtins(example)}}
 
 
 def _of_backend(route: Route) -> Schema:
@@ -118,9 +119,9 @@ def _text(kind: str, example: str) -> Schema:
     return {"example": example} if kind == "text/event-stream" else {"schema": {"type": "string"}, "example": example}
 
 
-def _failure(route: Route, refs: Refs, status: int) -> Schema:
+def _failure(route: Route, status: int) -> Schema:
     raising = [error for error in raised(route) if status_of(error)[0] == status]
-    ours = refs[OpenAIError if speaks_openai(route.path) or status == 401 else Problem, "serialization"]
+    ours = refer(OpenAIError if speaks_openai(route.path) or status == 401 else Problem)
     always, sometimes = _always(raising, status), _sometimes(raising)
     others: Schema = {}
     if is_passed_on(route):
