@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import sysconfig
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,10 @@ def compile_pump() -> None:
         raise CannotCompile(f"{compiler[0]}: {error.strerror} (on Debian: apt-get install gcc)") from None
     if done.returncode:
         raise CannotCompile(done.stderr.strip() or f"{compiler[0]} ended with {done.returncode}")
-    new.replace(MADE)
+    try:
+        new.replace(MADE)
+    except OSError as error:
+        raise CannotCompile(f"{MADE}: {error.strerror}") from None
 
 
 class Hook(BuildHookInterface[Any]):
@@ -58,7 +62,8 @@ class Hook(BuildHookInterface[Any]):
         try:
             compile_pump()
         except CannotCompile as reason:
-            MADE.unlink(missing_ok=True)
+            with suppress(OSError):  # nothing can be written there, or there is none; unnamed it is not in the wheel
+                MADE.unlink()
             self.app.display_warning(f"streams will be passed on by Python alone: {reason}")
             return
         build_data["pure_python"] = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -48,7 +48,7 @@ class Door:
         self._tasks: asyncio.TaskGroup
         self._known: dict[bytes, tuple[Head, bytes]] = {}  # clients of one kind say the same on all their connections
         self._begun = 0  # in this turn of the loop
-        self._waiting: deque[Front] = deque()
+        self._waiting: OrderedDict[Front, None] = OrderedDict()  # each once, however many pieces it sends
 
     def __call__(self) -> Front:
         return Front(self)
@@ -88,7 +88,7 @@ class Door:
         if self._begun < BEGUN_A_TURN:
             self._begun += 1
             return True
-        self._waiting.append(front)
+        self._waiting[front] = None
         return False
 
     def _next_turn(self) -> None:
@@ -96,7 +96,7 @@ class Door:
         if self._begun:
             asyncio.get_running_loop().call_soon(self._next_turn)
         for _ in range(self._begun):
-            self._waiting.popleft().go_on_reading()
+            self._waiting.popitem(last=False)[0].go_on_reading()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do *work* for a client; it may raise nothing but CancelledError."""

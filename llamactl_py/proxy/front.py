@@ -60,6 +60,7 @@ class Front(asyncio.Protocol):
         self._work: Work | None = None
         self._intake: Intake | None = None
         self._ahead = b""  # what came, and is not read yet
+        self._looked_at = 0  # how much of that is known to have no end of a head in it
         self._mould = Mould()  # the last head that was read, its text without the length, and its meaning
         self._known = b""
         self._head: Head
@@ -85,14 +86,13 @@ class Front(asyncio.Protocol):
             return
         if self._is_deaf:
             return
-        looked_at = len(self._ahead)
-        if looked_at:
+        if self._ahead:
             data = self._ahead + data
             self._ahead = b""
         elif self._work is None:
             self._since = self._door.time()
         if self._work is None and self._may_write is None and self._door.has_time_for(self):
-            self._read(data, looked_at)
+            self._read(data)
         else:
             self._ahead = data
         self._keep_within_bounds()
@@ -141,10 +141,11 @@ class Front(asyncio.Protocol):
         self._begin(body)
         return True
 
-    def _read(self, data: bytes, looked_at: int = 0) -> None:
-        """Take the request that *data* begins with, wait for the rest of it, or hand it all over. In the first *looked_at* bytes
-        no head ends: who sends byte after byte does not make us look at all of them each time."""
+    def _read(self, data: bytes) -> None:
+        """Take the request that *data* begins with, wait for the rest of it, or hand it all over. Who sends byte after byte does
+        not make us look at all of them each time."""
         assert self.transport is not None
+        looked_at, self._looked_at = self._looked_at, 0
         data = data.lstrip(b"\r\n")  # empty lines between requests are nothing (RFC 9112, section 2.2)
         looked_at = max(0, min(looked_at, len(data)) - 3)
         end = data.find(b"\r\n\r\n", looked_at)
@@ -168,7 +169,7 @@ class Front(asyncio.Protocol):
         if NO_HEAD.search(data, looked_at):
             self._hand_over(data)
         elif len(data) <= LONGEST_HEAD:
-            self._ahead = data
+            self._ahead, self._looked_at = data, len(data)
         else:
             self._known = b""
             self._dismiss(self._door.desk.too_long, self)

@@ -80,8 +80,8 @@ class Upstream(asyncio.Protocol):
             if not self._pool.pump.dismiss(self):
                 self.transport.pause_reading()
             exchange.tell()
-        elif not exchange.is_between:
-            self._pool.pump.leave(self)
+        elif not exchange.is_between or exchange.client_transport.get_write_buffer_size():
+            self._pool.pump.leave(self)  # also where some of it waits: the pump would write before that
 
     def write_rest(self, data: bytes) -> None:
         """What the client has not taken of a chunk that the pump passed on."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from llamactl_py.proxy import front
 from llamactl_py.proxy.door import BEGUN_A_TURN, MOST_KNOWN
 from llamactl_py.proxy.front import UNFURNISHED
 from tests.support.house import House, eventually, house
@@ -126,6 +127,39 @@ async def test_many_new_clients_are_begun_a_few_at_a_time(
         counting.cancel()
         assert begun.total() == 100
         assert max(begun.values()) <= BEGUN_A_TURN
+
+
+async def test_heads_that_come_byte_by_byte_wait_once_each_and_are_looked_at_once(
+    tmp_path: Path, doors: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at = 0
+
+    class Counting:
+        def search(self, data: bytes, at: int) -> None:
+            nonlocal looked_at
+            looked_at += len(data) - at
+
+    monkeypatch.setattr(front, "NO_HEAD", Counting())
+    async with house(tmp_path) as h:
+        (door,) = doors
+        port = int(h.url.rpartition(":")[2])
+        clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(10 * BEGUN_A_TURN)]
+        beginning = b"GET /v1/models HTTP/1.1\r\nX: " + b"x" * 1000
+        pieces = [beginning, *[b"x"] * 20]
+        longest = 0
+        for piece in pieces:
+            for client in clients:
+                client.sendall(piece)
+            for _ in range(4):
+                await asyncio.sleep(0)
+                longest = max(longest, len(door._waiting))
+        await eventually(lambda: not door._waiting and len(door.fronts) == len(clients))
+        sent = sum(map(len, pieces))
+        await eventually(lambda: all(len(found._ahead) == sent for found in door.fronts))
+        assert 0 < longest <= len(clients)
+        assert looked_at < len(clients) * (sent + 4 * len(pieces))
+        for client in clients:
+            client.close()
 
 
 async def test_what_a_head_means_is_known_for_a_second_and_of_so_many(tmp_path: Path, doors: list[Any]) -> None:

@@ -10,6 +10,7 @@ import socket
 import struct
 import sys
 import sysconfig
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -349,3 +350,30 @@ async def test_many_streams_flow_and_none_gets_a_byte_of_another(h: House) -> No
             tasks.create_task(one(number))
         await flows(h, 60)
     await ended(h, *[Outcome.ANSWERED] * 60)
+
+
+async def test_what_waits_for_a_client_goes_before_what_comes_next(h: House) -> None:
+    """Several chunks at once are not for compiled code. What the client did not take of them is written when it reads, and what
+    came meanwhile behind that, also where both are seen in one turn of the loop."""
+    several, count = 300, 10
+    async with h.connection() as (reader, writer):
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        bursts = [["burst", CHUNK.decode(), several], ["wait", 0.05]] * count
+        await begin(h, writer, reader, ["wait", 0.3], *bursts, ["wait", 1], ["chunk", "last"], ["wait", 0.5], ["end"])
+        await flows(h)
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        exchange = next(iter(h.daemon.services.pool.busy)).exchange
+        assert exchange is not None
+        client = exchange.client_transport
+        client.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        await eventually(client.get_write_buffer_size)
+        await asyncio.sleep(0.8)
+        assert not exchange.is_full
+        time.sleep(0.8)  # the last chunk is there, and then the client reads
+        far_end = writer.get_extra_info("socket").fileno()
+        taken = os.read(far_end, 1 << 20)
+        time.sleep(0.05)
+        reader._transport.resume_reading()  # type: ignore[attr-defined]
+        taken += await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 10)
+        assert taken == CHUNK * several * count + b"4\r\nlast\r\n0\r\n\r\n"
+    await ended(h, Outcome.ANSWERED)
