@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -127,7 +128,9 @@ async def pass_on(
 
 async def with_last_words(services: Services, instance: Instance, failure: BackendFailed) -> BackendFailed:
     """*failure*, and what the backend's log says of it."""
-    said = telling_line(await asyncio.to_thread(services.log_lines, instance.name, 10))
+    said = ""
+    with suppress(OSError):  # where we may open no more files, the failure itself is told all the same
+        said = telling_line(await asyncio.to_thread(services.log_lines, instance.name, 10))
     return BackendFailed(f"instance {instance.name!r} {failure}" + (f"; its log says: {said}" if said else ""))
 
 

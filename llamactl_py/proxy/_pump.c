@@ -96,6 +96,10 @@ static PyObject *turn(Pump *pump, PyObject *Py_UNUSED(none)) {
     PyObject *left = PyList_New(0);
     for (int i = 0; left && i < ready; i++)
         if (!serve(pump, events[i].data.fd, left)) Py_CLEAR(left);
+    for (int i = 0; !left && i < ready; i++) { /* no memory: what was read is lost, and no stream may go on as if it were whole */
+        struct lane *lane = lane_of(pump, events[i].data.fd);
+        if (lane) shutdown(lane->sink, SHUT_RDWR);
+    }
     return left;
 }
 
@@ -112,6 +116,7 @@ static PyObject *join(Pump *pump, PyObject *words) {
         PyErr_Format(PyExc_ValueError, "%d is no source, or one already, or there is no list", source);
         return NULL;
     }
+    if (fcntl(source, F_GETFD) < 0) return os_error();
     if (source >= pump->room) {
         int room = source + 64;
         struct lane **lanes = realloc(pump->lanes, (size_t)room * sizeof *lanes);
@@ -151,7 +156,7 @@ PyDoc_STRVAR(leave_doc, "leave(source)\n\nForget that lane, if there is one. Cal
 static PyObject *leave(Pump *pump, PyObject *number) {
     long source = PyLong_AsLong(number);
     if (source == -1 && PyErr_Occurred()) return NULL;
-    drop(pump, (int)source);
+    if (source < pump->room) drop(pump, (int)source);
     Py_RETURN_NONE;
 }
 

@@ -193,3 +193,13 @@ async def test_whatever_happens_in_whatever_order_everything_is_given_back_once(
     assert lowest == 0
     assert None not in outcomes(h)
     assert (await ask(h, *HELLO)).endswith(b"hello")
+
+
+async def test_a_failure_is_told_also_where_no_log_can_be_read(h: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> list[str]:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(h.daemon.services, "log_lines", fails)
+    answer = await ask(h, ["close"])
+    assert answer.startswith(b"HTTP/1.1 502 ")
+    assert b"closed the connection before it answered" in answer

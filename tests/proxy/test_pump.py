@@ -191,6 +191,9 @@ def test_the_number_of_a_client_that_is_closed_means_nobody_else(lane: Lane) -> 
 @compiled
 def test_who_has_left_is_not_read_any_more_and_holds_nothing(lane: Lane) -> None:
     files = len(os.listdir("/proc/self/fd"))
+    lane.pump.leave(2**32 + lane.source.fileno())
+    assert lane.turn(CHUNK) == []
+    assert received(lane.client) == CHUNK
     lane.pump.leave(lane.source.fileno())
     lane.pump.leave(lane.source.fileno())
     lane.pump.leave(123_456)
