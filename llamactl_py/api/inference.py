@@ -164,17 +164,39 @@ class FrontDesk:
             Account(services, None, "", caller, "POST", head.path, len(body)).refused(error)
             self.refuse(front, head, error)
             return None
-        if (target := services.dispatcher.grant(instance)) is not None:
-            if (upstream := services.pool.take(target.authority)) is not None:
-                upstream.send(head.opening(target, sum(map(len, asked))), asked)  # the books are kept while the backend works
-                account = Account(services, instance, model.name, caller, "POST", head.path, len(body))
-                return Passage(self, front, head, asked, account, instance, target, upstream)
-            services.dispatcher.give_back(instance, counts_as_use=False)
+        target = services.dispatcher.grant(instance)
+        upstream = services.pool.take(target.authority) if target else None
+        if upstream is not None and target is not None:
+            upstream.send(head.opening(target, sum(map(len, asked))), asked)  # the books are kept while the backend works
         account = Account(services, instance, model.name, caller, "POST", head.path, len(body))
-        return self.wait_for(front, head, asked, account, instance)
+        if target is None:
+            return self.wait_for(front, head, asked, account, instance)
+        if upstream is None:
+            return Errand(front.spawn(self._reach(front, head, asked, account, instance, target)))
+        return Passage(self, front, head, asked, account, instance, target, upstream)
+
+    async def _reach(self, front: Front, head: Head, body: Body, account: Account, instance: Instance, target: Target) -> None:
+        """Connect to *instance*, which is ready, and ask it; the lease goes over to the passage."""
+        services, upstream = self.services, None
+        try:
+            upstream = await services.pool.connect(target.authority)
+            passage = Passage(self, front, head, body, account, instance, target, upstream)
+        except BaseException as error:
+            services.dispatcher.give_back(instance, counts_as_use=True)
+            if not isinstance(error, Broken):
+                if upstream is not None:
+                    upstream.close()
+                account.left()
+                raise
+            failure = BackendFailed(str(error))
+            account.refused(failure)
+            self.refuse(front, head, await with_last_words(services, instance, failure))
+        else:
+            upstream.send(head.opening(target, sum(map(len, body))), body)
+            front.go_on_with(passage)
 
     def wait_for(self, front: Front, head: Head, body: Body, account: Account, instance: Instance) -> Work:
-        """Ask *instance* in a task: it has to be started first, or connected to."""
+        """Ask *instance* in a task: it has to be started first, or asked again."""
         passing = pass_on(self.services, front, _question(head, body), instance, account, may_start=True, counts_as_use=True)
         return self.errand(front, head, passing)
 
@@ -225,8 +247,8 @@ class Errand:
 
 
 class Passage(Exchange):
-    """An answer on its way from an instance that was ready, over a connection that rested and has been sent the request: all
-    that is left to do is to listen (a `Work`). It holds a lease."""
+    """An answer on its way from an instance that was ready, over a connection that is sent the request: all that is left to do is
+    to listen (a `Work`). It holds a lease."""
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from llamactl_py.proxy.pump import MOST
 HIGH_WATER = 1 << 16
 """Bytes that may wait for a client before we stop reading from its backend."""
 MAX_INTERIM = 20
-FLOWS_AFTER = 8
+FLOWS_AFTER = 2
 """Chunks one by one that make a stream which flows."""
 SETTLE = 0.05
 """Seconds to wait whether a close, behind a body that ends with its connection, was the death of the backend."""
