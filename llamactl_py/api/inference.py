@@ -172,39 +172,39 @@ class FrontDesk:
         if target is None:
             return self.wait_for(front, head, asked, account, instance)
         if upstream is None:
-            return Errand(front.spawn(self._reach(front, head, asked, account, instance, target)))
+            return self.errand(front, head, self._reach(front, head, asked, account, instance, target))
         return Passage(self, front, head, asked, account, instance, target, upstream)
 
     async def _reach(self, front: Front, head: Head, body: Body, account: Account, instance: Instance, target: Target) -> None:
-        """Connect to *instance*, which is ready, and ask it; the lease goes over to the passage."""
-        services, upstream = self.services, None
+        """Connect to *instance*, which is ready, and ask it; the lease goes over to the passage. Raises BackendFailed."""
+        services = self.services
         try:
             upstream = await services.pool.connect(target.authority)
-            passage = Passage(self, front, head, body, account, instance, target, upstream)
-        except BaseException as error:
+            if front.transport is None:
+                upstream.close()
+                raise ConnectionResetError("the client has left")
+        except Broken as broken:
             services.dispatcher.give_back(instance, counts_as_use=True)
-            if not isinstance(error, Broken):
-                if upstream is not None:
-                    upstream.close()
-                account.left()
-                raise
-            failure = BackendFailed(str(error))
+            failure = BackendFailed(str(broken))
             account.refused(failure)
-            self.refuse(front, head, await with_last_words(services, instance, failure))
-        else:
-            upstream.send(head.opening(target, sum(map(len, body))), body)
-            front.go_on_with(passage)
+            raise await with_last_words(services, instance, failure) from None
+        except BaseException:
+            services.dispatcher.give_back(instance, counts_as_use=True)
+            account.left()
+            raise
+        upstream.send(head.opening(target, sum(map(len, body))), body)
+        front.go_on_with(Passage(self, front, head, body, account, instance, target, upstream))
 
     def wait_for(self, front: Front, head: Head, body: Body, account: Account, instance: Instance) -> Work:
         """Ask *instance* in a task: it has to be started first, or asked again."""
         passing = pass_on(self.services, front, _question(head, body), instance, account, may_start=True, counts_as_use=True)
         return self.errand(front, head, passing)
 
-    def errand(self, front: Front, head: Head, relaying: Coroutine[Any, Any, Relayed]) -> Work:
-        """See *relaying* through in a task of its own."""
+    def errand(self, front: Front, head: Head, relaying: Coroutine[Any, Any, Relayed | None]) -> Work:
+        """See *relaying* through in a task of its own; where it gives None, other work goes on with the answer."""
         return Errand(front.spawn(self._see_through(front, head, relaying)))
 
-    async def _see_through(self, front: Front, head: Head, relaying: Coroutine[Any, Any, Relayed]) -> None:
+    async def _see_through(self, front: Front, head: Head, relaying: Coroutine[Any, Any, Relayed | None]) -> None:
         try:
             relayed = await relaying
         except LlamactlError as error:
@@ -215,7 +215,8 @@ class FrontDesk:
             log.exception("POST %s failed", head.path)
             front.answer(*problems.told_plain(500, "internal_error", problems.INTERNAL, head.path))
         else:
-            front.finish(relayed)
+            if relayed is not None:
+                front.finish(relayed)
 
     def refuse(self, front: Front, head: Head, error: LlamactlError) -> None:
         front.answer(*problems.told(error, head.path))
@@ -240,7 +241,8 @@ class Errand:
         self._task = task
 
     def leave(self) -> None:
-        self._task.cancel()
+        """A task that is cancelled before its first step would not take it, and give back nothing of what it was handed."""
+        asyncio.get_running_loop().call_soon(self._task.cancel)
 
     def go_on(self) -> None:
         """The task waits for that itself."""

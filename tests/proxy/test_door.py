@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import sys
+import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llamactl_py.api import inference
 from llamactl_py.proxy import front
 from llamactl_py.proxy.door import BEGUN_A_TURN, MOST_KNOWN
 from llamactl_py.proxy.front import UNFURNISHED
 from tests.support.house import House, eventually, house
+from tests.support.narrow import narrow, nothing_is_held, outcomes, puppets
 
 
 async def unfurnish(h: House, door: object) -> object:
@@ -178,3 +183,40 @@ async def test_what_a_head_means_is_known_for_a_second_and_of_so_many(tmp_path: 
         assert len(door._known) <= MOST_KNOWN
         assert door.meaning(b"GET /v1/models HTTP/1.1\r\nHost: elsewhere.example\r\n") is None
         await eventually(lambda: not door._known)
+
+
+class Gone:
+    """A transport whose client is gone."""
+
+    def get_extra_info(self, _name: str) -> None:
+        return None
+
+    def __getattr__(self, _name: str) -> Callable[..., bool]:
+        return lambda *_: False
+
+
+@pytest.mark.parametrize("case", ["connects", "starts", "large", "broken"])
+async def test_who_leaves_in_the_very_turn_in_which_it_asked_leaves_nothing(
+    tmp_path: Path, doors: list[object], monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """Whatever the task would have done that was never begun."""
+    async with puppets(tmp_path) as h:
+        (door,) = doors
+        if case == "starts":
+            await h.ask("POST", "/api/v1/instances/a/stop")
+        if case == "large":
+            monkeypatch.setattr(inference, "LARGE_BODY", 1)
+        front: Any = door()  # type: ignore[operator]
+        front.connection_made(Gone())
+        front.data_received(narrow(h, ["left"]))
+        if case == "broken":
+            await eventually(lambda: isinstance(front._work, inference.Passage))
+            front._work.fail("was broken")
+            front._work.tell()
+        assert isinstance(front._work, inference.Errand)
+        front.connection_lost(None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            await eventually(lambda: nothing_is_held(h))
+            gc.collect()
+        assert None not in outcomes(h)

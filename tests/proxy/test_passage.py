@@ -203,3 +203,23 @@ async def test_a_failure_is_told_also_where_no_log_can_be_read(h: House, monkeyp
     answer = await ask(h, ["close"])
     assert answer.startswith(b"HTTP/1.1 502 ")
     assert b"closed the connection before it answered" in answer
+
+
+async def test_a_defect_of_ours_while_connecting_is_the_end_of_one_request_only(
+    h: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ask(h, *HELLO)
+
+    async def fails(_authority: object) -> None:
+        raise RuntimeError("a secret of ours")
+
+    pool = h.daemon.services.pool
+    with monkeypatch.context() as broken:
+        broken.setattr(pool, "take", lambda _authority: None)
+        broken.setattr(pool, "connect", fails)
+        received = await ask(h, *HELLO)
+    assert received.startswith(b"HTTP/1.1 500 ")
+    assert b"secret" not in received
+    await eventually(lambda: nothing_is_held(h))
+    assert outcomes(h)[-1] is Outcome.LEFT
+    assert (await ask(h, *HELLO)).endswith(b"hello")
