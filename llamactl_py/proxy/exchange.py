@@ -25,10 +25,10 @@ Watch = Callable[[bytes], object]
 
 
 class Memo:
-    """What the last answer on a connection began with, and what that means: the next one nearly always begins alike, but for
-    the digits of its Content-Length."""
+    """What the last answer of a backend began with, and what that means: the next one nearly always begins alike, but for the
+    digits of its Content-Length."""
 
-    __slots__ = ("_text", "head", "lines", "mould")
+    __slots__ = ("__weakref__", "_text", "head", "lines", "mould")
 
     def __init__(self) -> None:
         self._text = b""
@@ -62,7 +62,7 @@ class Exchange:
     length: int | None = None
     """Bytes of the body, where the head says."""
     memo: Memo
-    """That of the connection which carries this."""
+    """That of the backend which is asked."""
     sent = 0
     """Bytes of the answer's body written to the client, framing included."""
     stays_open = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from typing import cast
+from weakref import WeakValueDictionary
 
 from llamactl_py.ground.memory import give_memory_back
 from llamactl_py.instances.target import is_socket_path
@@ -39,13 +40,14 @@ class Stale(Exception):
 class Upstream(asyncio.Protocol):
     """One connection to a backend."""
 
-    def __init__(self, pool: Pool, authority: Authority) -> None:
+    def __init__(self, pool: Pool, authority: Authority, memo: Memo) -> None:
+        """*memo*: that of all connections to *authority*."""
         self.transport: asyncio.Transport
         self.exchange: Exchange | None = None
         self.authority = authority
         self.rests_since = 0.0
         self._began = 0.0  # moment on the loop's clock when the request was sent
-        self._memo = Memo()
+        self._memo = memo
         self._pool = pool
         self._lost = False
 
@@ -63,7 +65,7 @@ class Upstream(asyncio.Protocol):
     def hear(self, data: bytes) -> None:
         """What came, and was not passed on yet."""
         exchange = self.exchange
-        if exchange is None or (exchange.is_over and not exchange.is_upgraded):
+        if exchange is None or ((exchange.is_complete or exchange.failure) and not exchange.is_upgraded):
             self._pool.distrust(self.authority)  # nobody asked: a later answer might be for an earlier request
             self.close()
             return
@@ -138,6 +140,8 @@ class Upstream(asyncio.Protocol):
         head = exchange.head
         if not exchange.failure:
             assert head is not None
+            if head.is_chunked:
+                self._pool.pump.leave(self)
             if head.keeps_alive and (head.is_chunked or exchange.length is not None):
                 self._pool.give_back(self, exchange.target.resting_connections)
             else:
@@ -190,6 +194,7 @@ class Pool:
         self._response_timeout = response_timeout
         self._resting: dict[Authority, list[Upstream]] = {}
         self._distrusted: set[Authority] = set()
+        self._memos: WeakValueDictionary[Authority, Memo] = WeakValueDictionary()
 
     async def run(self) -> None:
         """Look around on behalf of every exchange, once a second, and close what has rested too long; until cancelled."""
@@ -241,12 +246,13 @@ class Pool:
         """A new connection. Raises Broken."""
         loop = asyncio.get_running_loop()
         host, port = authority
+        memo = self._memos.get(authority) or self._memos.setdefault(authority, Memo())
         try:
             async with asyncio.timeout(self._connect_timeout):
                 if is_socket_path(host):
-                    _, connection = await loop.create_unix_connection(lambda: Upstream(self, authority), host)
+                    _, connection = await loop.create_unix_connection(lambda: Upstream(self, authority, memo), host)
                 else:
-                    _, connection = await loop.create_connection(lambda: Upstream(self, authority), host, port)
+                    _, connection = await loop.create_connection(lambda: Upstream(self, authority, memo), host, port)
         except TimeoutError:
             raise Broken("could not be connected to in time") from None
         except OSError as error:
@@ -255,7 +261,6 @@ class Pool:
 
     def give_back(self, connection: Upstream, most: int) -> None:
         """Let it rest until the next request to its address, unless *most* rest there already."""
-        self.pump.leave(connection)
         exchange, connection.exchange = connection.exchange, None
         authority = connection.authority
         was_paused = exchange is not None and exchange.is_full  # more may have come that we did not see

@@ -84,3 +84,17 @@ async def test_memory_is_given_back_when_the_last_connection_is_gone(pool: Pool,
         assert connection.transport.is_closing()
     finally:
         gc.enable()
+
+
+async def test_what_one_answer_began_with_is_known_to_all_connections_to_its_backend_and_goes_with_them(
+    pool: Pool, server: Server
+) -> None:
+    first, second = await pool.connect(server.authority), await pool.connect(server.authority)
+    memo = weakref.ref(first._memo)
+    assert second._memo is memo()
+    first.close()
+    second.close()
+    await eventually(lambda: server.closed == 2)
+    del first, second
+    gc.collect()
+    assert memo() is None
