@@ -202,7 +202,7 @@ def metrics() -> str:
     sums = Sums()
     sums.answers[200, "answered"] = 1
     for histogram in (sums.queue, sums.load, sums.first_byte, sums.duration):
-        histogram.add(1.0)
+        histogram.add([1.0])
     suffix = {"counter": "_total", "info": "_info"}
     rows = []
     for family in Figures("", [("", "", sums)], [("", "", 0)], [""]).collect():

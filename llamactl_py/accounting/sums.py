@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import Counter
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -18,9 +18,18 @@ class Histogram:
         self.counts = [0] * (len(BOUNDS) + 1)
         self.total = 0.0
 
-    def add(self, seconds: float) -> None:
-        self.counts[bisect_left(BOUNDS, seconds)] += 1
-        self.total += seconds
+    def add(self, seconds: list[float]) -> None:
+        """So long each of some took. Puts them in order."""
+        seconds.sort()
+        self.total += sum(seconds)
+        counted = 0
+        for bucket, bound in enumerate(BOUNDS):
+            if counted == len(seconds):
+                return
+            upto = bisect_right(seconds, bound, counted)
+            self.counts[bucket] += upto - counted
+            counted = upto
+        self.counts[-1] += len(seconds) - counted
 
     def merge(self, other: Histogram) -> None:
         self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]

@@ -88,6 +88,8 @@ class Tail:
 
 def of_answer(body: bytes) -> Usage:
     """What an answer says of itself that came all at once."""
+    if len(body) <= LIMIT and (usage := of_whole(body)):
+        return usage
     tail = Tail()
     tail.feed(body)
     return tail.read()

@@ -21,7 +21,7 @@ class Target(Private, frozen=True, dict=True):
     resting_connections: int = 0
     """How many idle connections the backend can bear."""
 
-    @property
+    @cached_property
     def authority(self) -> tuple[str, int]:
         """What a connection to it is made to, and is kept under while it rests."""
         return self.host, self.port
