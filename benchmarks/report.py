@@ -16,8 +16,9 @@ Written by `python -m benchmarks` ([how](README.md)). Each cell is the median of
 candidates are measured in turn, each started anew in every round. The candidate has processor 0 to itself; backend, clients and
 everything else share processor 1. `direct` is the clients and the backend with nobody in between: what the others are read
 against, and the proof that these are not what is measured. CPU is the candidate's own, of all its processes, without the
-backend's. Every byte of every answer is compared with what the backend sent (LiteLLM writes answers anew: there, each event's
-mark and order)."""
+backend's. Rates, CPU and the p50 of requests are those of the better slices of 50 ms, as neighbours slow a shared machine for
+moments; "all in all" is of the whole case. Every byte of every answer is compared with what the backend sent (LiteLLM writes
+answers anew: there, each event's mark and order)."""
 WAITED = 0.03
 """Share of its time that nginx, which has no second thread to wait for, may wait for a processor of its own."""
 MARKS = {True: "holds", False: "**missed**", None: "not measured"}
@@ -53,6 +54,11 @@ def _troubles(run: Run) -> str:
     lines = [f"* {name} is **not measured**: {why}" for name, why in run.missing.items()]
     for (name, case, failure), times in Counter((s.candidate, s.case, s.failure) for s in run.failures()).items():
         lines.append(f"* {name} **failed** in `{case}`, {times} x: {failure}")
+    slowed = [sample.figures["slowed"] for sample in run.samples if "slowed" in sample.figures]
+    if any(slowed):
+        lines.append(
+            f"* {sum(slowed):.0f} of {len(slowed)} cases were measured while a neighbour slowed the candidates' processor."
+        )
     waited = [run.spread("nginx", case, "waited") for case in ("c64", "paced100")]
     if (worst := max((spread.median for spread in waited if spread), default=0)) > WAITED:
         lines.append(

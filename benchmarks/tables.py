@@ -33,6 +33,7 @@ def _requests(case: str) -> tuple[Column, ...]:
         Column("p50 µs", case, "p50_us"),
         Column("p99 µs", case, "p99_us"),
         Column("CPU µs/request", case, "cpu_us"),
+        Column("requests/s, all in all", case, "mean_rps"),
         Column("new backend connections/request", case, "connects"),
     )
 
@@ -45,6 +46,7 @@ def _streams(case: str) -> tuple[Column, ...]:
         Column("first event p50 µs", case, "ttfb_p50_us"),
         Column("first event p99 µs", case, "ttfb_p99_us"),
         Column("CPU µs/chunk", case, "cpu_us"),
+        Column("all in all", case, "mean_cpu_us"),
         Column("unfinished", case, "unfinished"),
     )
 

@@ -1,13 +1,15 @@
 /* Plain requests: each of N connections sends one, reads the whole answer, compares it byte for byte, and sends the next.
 
-    requests --port 8080 --request FILE [--connections 64] [--seconds 2] [--count 0] [--exact 1] [--cpu 1]
+    requests --port 8080 --request FILE [--connections 64] [--seconds 2] [--count 0] [--exact 1] [--cpu 1] [--pids 12,13]
 
---count ends after so many answers, --exact 0 looks for the tag only, for a proxy that writes answers anew. Prints JSON: how
-many were answered, in how many seconds, microseconds from the first byte sent to the last received, and what went wrong. */
+--count ends after so many answers, --exact 0 looks for the tag only, for a proxy that writes answers anew. --pids are the
+processes of the candidate. Prints JSON: how many were answered, in how many seconds, microseconds from the first byte sent to the
+last received, the same in slices, and what went wrong. */
 
 #define _GNU_SOURCE
 #include "answer.h"
 #include "flags.h"
+#include "slices.h"
 
 #include <sys/epoll.h>
 
@@ -25,6 +27,7 @@ struct connection {
 
 static struct request request;
 static struct samples taken;
+static struct slices slices;
 static int loop, port, is_exact;
 static size_t answered, failed, reconnected, wanted;
 static char first_failure[MESSAGE_ROOM];
@@ -92,8 +95,9 @@ static bool read_more(struct connection *c) {
     if (!answer_feed(&c->answer, text, (size_t)got, keep, c)) return false;
     if (c->answer.reading != DONE) return true;
     if (!is_right(c)) return false;
-    note(&taken, now_ns() - c->began);
-    answered++;
+    uint64_t now = now_ns();
+    note(&taken, now - c->began);
+    slices_note(&slices, now, ++answered);
     c->has_served = true;
     return ask(c);
 }
@@ -124,6 +128,7 @@ int main(int count, char **words) {
     request = read_request_file(text_flag(count, words, "--request"));
     loop = epoll_create1(EPOLL_CLOEXEC);
     struct connection *all = calloc(connections, sizeof *all);
+    slices_begin(&slices, flag(count, words, "--pids"));
     uint64_t began = now_ns(), ends = began + (uint64_t)(seconds * 1e9);
     for (size_t i = 0; i < connections; i++) {
         all[i].tag = (unsigned)i + 1;
@@ -143,6 +148,8 @@ int main(int count, char **words) {
     printf("{\"answered\": %zu, \"failed\": %zu, \"reconnected\": %zu, \"seconds\": %.4f, ", answered, failed, reconnected,
            (double)(now_ns() - began) / 1e9);
     print_text("failure", first_failure);
+    printf(", ");
+    print_slices(&slices, &taken);
     printf(", ");
     print_samples("latency", &taken);
     printf("}\n");
