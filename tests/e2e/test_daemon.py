@@ -6,6 +6,7 @@ The backends are stubs, started through real launchers; `with_stub` makes one.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import sqlite3
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from llamactl_py.daemon import MANY_FILES
 from tests.support.daemons import Daemon, daemon, of_tree, wait_for
 from tests.support.house import STUB
 
@@ -81,6 +83,16 @@ def test_an_unknown_key_in_the_configuration_refuses_the_start_with_file_line_an
     assert code == 2
     assert f"{config}:2: instances.max_runing_instances: unknown key (did you mean 'max_running_instances'?)" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_it_has_room_for_many_files_from_the_start_on(tmp_path: Path) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with daemon(tmp_path) as running:
+        told = Path(f"/proc/{running.process.pid}/status").read_text()
+        room = int(told.partition("FDSize:")[2].split()[0])
+        assert len(os.listdir(f"/proc/{running.process.pid}/fd")) < 100
+    assert room >= min(hard, MANY_FILES) if hard != resource.RLIM_INFINITY else room >= MANY_FILES
 
 
 def test_a_taken_port_refuses_the_start_before_any_backend_runs(tmp_path: Path) -> None:
