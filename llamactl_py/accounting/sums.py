@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -20,8 +20,12 @@ class Histogram:
 
     def add(self, seconds: list[float]) -> None:
         """So long each of some took. Puts them in order."""
-        seconds.sort()
         self.total += sum(seconds)
+        if len(seconds) < len(BOUNDS):
+            for one in seconds:
+                self.counts[bisect_left(BOUNDS, one)] += 1
+            return
+        seconds.sort()
         counted = 0
         for bucket, bound in enumerate(BOUNDS):
             if counted == len(seconds):

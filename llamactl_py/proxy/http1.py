@@ -13,6 +13,8 @@ from msgspec import Struct
 MAX_HEAD = 1 << 16
 MAX_LINE = 1 << 12
 MAX_TRAILERS = 1 << 14
+LONGEST_PLAIN_LINE = 1 << 5
+"""Bytes of a size line without extensions, or with short ones."""
 MOST_DIGITS = 18
 """Of a Content-Length that is understood at a glance."""
 
@@ -203,6 +205,8 @@ class Chunks:
                     raise Malformed("a chunk is longer than it said")
                 self._crlf = self._crlf[step:]
                 at += step
+            elif behind := self._skip(data, at, payload):
+                at = behind
             else:
                 found = data.find(b"\n", at) + 1 or end
                 self._line += data[at:found]
@@ -213,6 +217,19 @@ class Chunks:
                     line, self._line = self._line, b""
                     self._take(line)
         return at
+
+    def _skip(self, data: bytes, at: int, payload: list[bytes] | None) -> int:
+        """Where the chunk ends that begins *at*, if the whole of it is there and nothing special about it; else 0."""
+        line = None if self._line or self._in_trailers else _CHUNK_SIZE.match(data, at, at + LONGEST_PLAIN_LINE)
+        if line is None:
+            return 0
+        start, size = line.end(), int(line[1], 16)
+        stop = start + size
+        if not size or not data.startswith(b"\r\n", stop):
+            return 0
+        if payload is not None:
+            payload.append(data[start:stop])
+        return stop + 2
 
     def _take(self, line: bytes) -> None:
         if self._in_trailers:
