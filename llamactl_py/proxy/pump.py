@@ -21,8 +21,9 @@ else:
         _pump = None
 
 IS_COMPILED = _pump is not None
-MOST = 32
-"""Chunks of a stream that are passed on before somebody looks at how much waits for the client."""
+MOST = 128
+"""Chunks of a stream that are passed on before somebody counts them. Streams that begin together come to it together, so it is
+more than a model gives in a second, after which the pool looks at each of them anyway."""
 
 
 class Source(Protocol):

@@ -16,6 +16,8 @@ from llamactl_py.proxy.pump import Pump
 LONGEST_IDLE = 2.0
 """Seconds that a connection may rest and be used again. llama-server and uvicorn close theirs after 5."""
 TICK = 1.0
+LOOKS_A_TURN = 32
+"""Exchanges that are looked at before everything else has its turn."""
 STALE_WITHIN = 0.2
 """Seconds: between looks around; within which a connection that had rested proves to have been closed. Later than that the
 request may have been worked on, and is not sent again."""
@@ -201,7 +203,9 @@ class Pool:
         was_used = False
         while True:
             await asyncio.sleep(min(TICK, self._response_timeout or TICK))
-            for upstream in list(self.busy):
+            for number, upstream in enumerate(list(self.busy), 1):
+                if number % LOOKS_A_TURN == 0:
+                    await asyncio.sleep(0)
                 exchange = upstream.exchange
                 if exchange is None or exchange.is_over:
                     continue  # whoever was told has yet to conclude it

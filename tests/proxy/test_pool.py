@@ -8,10 +8,12 @@ import gc
 import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from llamactl_py.proxy.upstream import LONGEST_IDLE, Authority, Pool, Upstream
+from llamactl_py.proxy.exchange import Exchange, Memo
+from llamactl_py.proxy.upstream import LONGEST_IDLE, LOOKS_A_TURN, Authority, Pool, Upstream
 from tests.support.house import eventually
 
 QUICK = 0.01
@@ -98,3 +100,27 @@ async def test_what_one_answer_began_with_is_known_to_all_connections_to_its_bac
     del first, second
     gc.collect()
     assert memo() is None
+
+
+async def test_who_looks_at_many_exchanges_lets_others_have_their_turn() -> None:
+    pool = Pool(connect_timeout=1.0, response_timeout=QUICK)
+    turns, seen = 0, []
+
+    class Looked:
+        is_over = is_full = False
+        failure = ""
+
+        def look_around(self, _now: float, _silence: float) -> None:
+            seen.append(turns)
+
+    for _ in range(10 * LOOKS_A_TURN):
+        busy = Upstream(pool, ("127.0.0.1", 1), Memo())
+        busy.exchange = cast(Exchange, Looked())
+        pool.busy.add(busy)
+    looking = asyncio.create_task(pool.run())
+    while len(seen) < len(pool.busy):
+        await asyncio.sleep(0)
+        turns += 1
+    looking.cancel()
+    pool.close()
+    assert len(set(seen)) >= 10
