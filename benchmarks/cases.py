@@ -36,24 +36,15 @@ class Undisturbed:
     """What the better slices of a case show, while nobody slowed the processors: of each figure the quartile on that side."""
 
     per_second: float
-    cpu_us: float
-    """Microseconds of the candidate's processors for each of what came."""
     p50_us: float
 
 
 def undisturbed(told: Mapping[str, Any]) -> Undisturbed:
-    """From what a client *told*; of the whole of it where that was too short for slices, or nothing came in them."""
+    """From what the client of requests *told*; of the whole of it where that was too short for slices."""
     slices = [slice_ for slice_ in told["slices"] if slice_[1]]
     if len(slices) < FEWEST_SLICES:
-        delay = told.get("latency") or told.get("delay") or {"count": 0, "p50": math.nan}
-        cpu = told["cpu"] / delay["count"] * 1e6 if delay["count"] else math.nan
-        return Undisturbed(delay["count"] / told["seconds"], cpu, delay["p50"])
-    is_measured = math.isfinite(told["cpu"])
-    return Undisturbed(
-        -_quartile([-seen / seconds for seconds, seen, _, _ in slices]),
-        _quartile([cpu / seen * 1e6 for _, seen, cpu, _ in slices]) if is_measured else math.nan,
-        _quartile([p50 for _, _, _, p50 in slices]),
-    )
+        return Undisturbed(told["answered"] / told["seconds"], told["latency"]["p50"])
+    return Undisturbed(-_quartile([-seen / seconds for seconds, seen, _ in slices]), _quartile([p50 for _, _, p50 in slices]))
 
 
 def _quartile(values: Sequence[float]) -> float:
@@ -69,9 +60,8 @@ def connections(count: int) -> Measure:
             "rps": best.per_second,
             "p50_us": best.p50_us,
             "p99_us": told["latency"]["p99"],
-            "cpu_us": best.cpu_us,
+            "cpu_us": told["cpu"] / told["answered"] * 1e6,
             "mean_rps": told["answered"] / told["seconds"],
-            "mean_cpu_us": told["cpu"] / told["answered"] * 1e6,
             "connects": told["connects"] / told["answered"],
             "waited": told["waited"] / told["seconds"],
         }
@@ -113,8 +103,7 @@ def _of_streams(told: Mapping[str, Any]) -> dict[str, float]:
         "max_us": delay.get("max", math.nan),
         "ttfb_p50_us": first.get("p50", math.nan),
         "ttfb_p99_us": first.get("p99", math.nan),
-        "cpu_us": undisturbed(told).cpu_us,
-        "mean_cpu_us": told["cpu"] / told["events"] * 1e6 if told["events"] else math.nan,
+        "cpu_us": told["cpu"] / told["events"] * 1e6 if told["events"] else math.nan,
         "waited": told["waited"] / told["seconds"],
     }
 

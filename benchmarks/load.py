@@ -91,7 +91,6 @@ class Load:
         words = [str(word) for option in options.items() for word in option]
         words += ["--port", str(door.port), "--request", str(file), "--exact", str(int(door.is_exact))]
         measured, backend = self.processes(door), self._backend_port(door)
-        words += ["--pids", ",".join(str(process.pid) for process in measured)]
         cpu, waited, accepted = machine.cpu_seconds(measured), machine.waited_seconds(measured), self._accepted(backend)
         done = subprocess.run(
             (str(program), *words, "--cpu", str(machine.OTHERS_CPU)), capture_output=True, text=True, timeout=timeout, check=False

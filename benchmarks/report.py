@@ -16,7 +16,7 @@ Written by `python -m benchmarks` ([how](README.md)). Each cell is the median of
 candidates are measured in turn, each started anew in every round. The candidate has processor 0 to itself; backend, clients and
 everything else share processor 1. `direct` is the clients and the backend with nobody in between: what the others are read
 against, and the proof that these are not what is measured. CPU is the candidate's own, of all its processes, without the
-backend's. Rates, CPU and the p50 of requests are those of the better slices of 50 ms, as neighbours slow a shared machine for
+backend's. Requests per second and their p50 are those of the better slices of 50 ms, as neighbours slow a shared machine for
 moments; "all in all" is of the whole case. Every byte of every answer is compared with what the backend sent (LiteLLM writes
 answers anew: there, each event's mark and order)."""
 WAITED = 0.03

@@ -46,7 +46,6 @@ def _streams(case: str) -> tuple[Column, ...]:
         Column("first event p50 µs", case, "ttfb_p50_us"),
         Column("first event p99 µs", case, "ttfb_p99_us"),
         Column("CPU µs/chunk", case, "cpu_us"),
-        Column("all in all", case, "mean_cpu_us"),
         Column("unfinished", case, "unfinished"),
     )
 

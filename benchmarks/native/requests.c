@@ -1,10 +1,10 @@
 /* Plain requests: each of N connections sends one, reads the whole answer, compares it byte for byte, and sends the next.
 
-    requests --port 8080 --request FILE [--connections 64] [--seconds 2] [--count 0] [--exact 1] [--cpu 1] [--pids 12,13]
+    requests --port 8080 --request FILE [--connections 64] [--seconds 2] [--count 0] [--exact 1] [--cpu 1]
 
---count ends after so many answers, --exact 0 looks for the tag only, for a proxy that writes answers anew. --pids are the
-processes of the candidate. Prints JSON: how many were answered, in how many seconds, microseconds from the first byte sent to the
-last received, the same in slices, and what went wrong. */
+--count ends after so many answers, --exact 0 looks for the tag only, for a proxy that writes answers anew. Prints JSON: how many
+were answered, in how many seconds, microseconds from the first byte sent to the last received, both in slices, and what went
+wrong. */
 
 #define _GNU_SOURCE
 #include "answer.h"
@@ -128,7 +128,7 @@ int main(int count, char **words) {
     request = read_request_file(text_flag(count, words, "--request"));
     loop = epoll_create1(EPOLL_CLOEXEC);
     struct connection *all = calloc(connections, sizeof *all);
-    slices_begin(&slices, flag(count, words, "--pids"));
+    slices_mark(&slices, now_ns(), 0);
     uint64_t began = now_ns(), ends = began + (uint64_t)(seconds * 1e9);
     for (size_t i = 0; i < connections; i++) {
         all[i].tag = (unsigned)i + 1;

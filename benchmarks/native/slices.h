@@ -1,4 +1,4 @@
-/* A run in slices: what came in each, and what the candidate used of its processors meanwhile.
+/* A run in slices: what came in each.
 
 Whoever shares a core with a virtual machine slows it to half for some tens of milliseconds, or some hundreds, again and again; a
 figure of a whole second is a mixture of the two speeds, another one each time. Slices are shorter than that. */
@@ -8,16 +8,14 @@ figure of a whole second is a mixture of the two speeds, another one each time. 
 
 #include "answer.h"
 
-enum { MOST_PIDS = 64, SLICE_MS = 50 };
+enum { SLICE_MS = 50 };
 
 struct mark {
-    uint64_t at, cpu; /* nanoseconds */
+    uint64_t at; /* nanoseconds */
     size_t seen;
 };
 
 struct slices {
-    clockid_t clocks[MOST_PIDS]; /* of the candidate's processes */
-    int processes;
     uint64_t next;
     struct mark *marks; /* the ends of slices; the first is where it all began */
     size_t count, room;
@@ -28,20 +26,8 @@ static inline void slices_mark(struct slices *s, uint64_t now, size_t seen) {
         s->room += 1024;
         if (!(s->marks = realloc(s->marks, s->room * sizeof *s->marks))) die("no memory for %zu slices", s->room);
     }
-    struct mark mark = {.at = now, .seen = seen};
-    for (int i = 0; i < s->processes; i++) {
-        struct timespec used;
-        if (!clock_gettime(s->clocks[i], &used)) mark.cpu += (uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec;
-    }
-    s->marks[s->count++] = mark;
+    s->marks[s->count++] = (struct mark){now, seen};
     s->next = now + SLICE_MS * 1000000u;
-}
-
-/* *pids*: "12,13", or NULL. */
-static inline void slices_begin(struct slices *s, const char *pids) {
-    for (char *end; pids && *pids && s->processes < MOST_PIDS; pids = *end ? end + 1 : end)
-        s->clocks[s->processes++] = (clockid_t)(~(unsigned)strtoul(pids, &end, 10) << 3 | 2); /* clock_getcpuclockid(3) */
-    slices_mark(s, now_ns(), 0);
 }
 
 /* So many were seen up to now. */
@@ -49,8 +35,8 @@ static inline void slices_note(struct slices *s, uint64_t now, size_t seen) {
     if (now >= s->next) slices_mark(s, now, seen);
 }
 
-/* "slices": [[SECONDS, SEEN, SECONDS OF PROCESSORS, P50 IN MICROSECONDS], ...]. `taken` has a value for each that was seen, in that
-order, and loses it. What came behind the last mark is left out. */
+/* "slices": [[SECONDS, SEEN, P50 IN MICROSECONDS], ...]. `taken` has a value for each that was seen, in that order, and loses it.
+What came behind the last mark is left out. */
 static inline void print_slices(const struct slices *s, struct samples *taken) {
     printf("\"slices\": [");
     for (size_t i = 1; i < s->count; i++) {
@@ -58,8 +44,8 @@ static inline void print_slices(const struct slices *s, struct samples *taken) {
         size_t seen = to.seen - from.seen;
         uint64_t *values = taken->values + from.seen;
         if (seen) qsort(values, seen, sizeof *values, by_value);
-        printf("%s[%.6f, %zu, %.9f, %.1f]", i > 1 ? ", " : "", (double)(to.at - from.at) / 1e9, seen, (double)(to.cpu - from.cpu) / 1e9,
-               seen ? (double)values[seen / 2] / 1e3 : 0);
+        double p50 = seen ? (double)values[seen / 2] / 1e3 : 0;
+        printf("%s[%.6f, %zu, %.1f]", i > 1 ? ", " : "", (double)(to.at - from.at) / 1e9, seen, p50);
     }
     printf("]");
 }

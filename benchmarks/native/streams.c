@@ -1,20 +1,18 @@
 /* Streams: N of them; every event is compared byte for byte, and timed from its write() to here.
 
     streams --port 8080 --request FILE --events 300 [--streams 100] [--period-us 10000] [--ramp 100]
-            [--seconds 30] [--whole 1] [--exact 1] [--cpu 1] [--pids 12,13]
+            [--seconds 30] [--whole 1] [--exact 1] [--cpu 1]
 
 They begin all at once. With --ramp they begin over so many periods, at moments that spread their events evenly: as from servers
 that know nothing of each other, hardly any two come together.
 
 --seconds is a bound: a stream that has not ended by then is unfinished, which --whole 0 forgives. --exact 0 looks for the marks
-of the events only, for a proxy that writes them anew. --pids are the processes of the candidate. Prints JSON: streams that
-were whole, events, seconds, microseconds from each event's sending to its coming and from each request to its first event, the
-same in slices, and what went wrong. */
+of the events only, for a proxy that writes them anew. Prints JSON: streams that were whole, events, seconds, microseconds from
+each event's sending to its coming and from each request to its first event, and what went wrong. */
 
 #define _GNU_SOURCE
 #include "answer.h"
 #include "flags.h"
-#include "slices.h"
 
 #include <sys/epoll.h>
 #include <sys/prctl.h>
@@ -33,7 +31,6 @@ struct stream {
 
 static struct request request;
 static struct samples delays, first_events;
-static struct slices slices;
 static int loop, port, is_exact;
 static unsigned events_each;
 static size_t open_streams, whole, failed;
@@ -69,7 +66,6 @@ static void begin(struct stream *s) {
 static bool count_event(struct stream *s, uint64_t sent) {
     if (sent < s->began || sent > arrived) return fail(&s->answer, "event %u was sent at no possible time", s->number);
     note(&delays, arrived - sent);
-    slices_note(&slices, arrived, delays.count);
     if (!s->number++) note(&first_events, arrived - s->began);
     return true;
 }
@@ -166,7 +162,6 @@ int main(int count, char **words) {
     loop = epoll_create1(EPOLL_CLOEXEC);
     struct stream *all = calloc(streams, sizeof *all);
     struct epoll_event events[BATCH];
-    slices_begin(&slices, flag(count, words, "--pids"));
     uint64_t began = now_ns(), ends = began + (uint64_t)(seconds * 1e9), next = began;
     while ((begun < streams || open_streams) && now_ns() < ends) {
         for (int turn = 0; turn < BEGUN_A_TURN && begun < streams && now_ns() >= next; turn++) {
@@ -181,8 +176,6 @@ int main(int count, char **words) {
     printf("{\"whole\": %zu, \"failed\": %zu, \"unfinished\": %zu, \"events\": %zu, \"seconds\": %.4f, ", whole, failed, unfinished,
            delays.count, (double)(now_ns() - began) / 1e9);
     print_text("failure", first_failure);
-    printf(", ");
-    print_slices(&slices, &delays);
     printf(", ");
     print_samples("delay", &delays);
     printf(", ");

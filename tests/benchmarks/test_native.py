@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, suppress
@@ -135,22 +133,15 @@ async def test_every_connection_gets_its_own_answer(backend: int, clients: Clien
     assert 0 < told["latency"]["p50"] <= told["latency"]["p99"] <= told["latency"]["max"]
 
 
-async def test_a_run_is_told_in_slices_with_what_processes_used_meanwhile(backend: int, clients: Clients) -> None:
-    busy = subprocess.Popen((sys.executable, "-c", "while True: pass"))
-    try:
-        told = await clients.requests(backend, "--seconds", "0.5", "--pids", f"{busy.pid},{os.getpid()}", count=0)
-    finally:
-        busy.kill()
-        busy.wait()
+async def test_requests_are_told_in_slices(backend: int, clients: Clients) -> None:
+    told = await clients.requests(backend, "--seconds", "0.5", count=0)
     slices = told["slices"]
     assert 3 <= len(slices) <= 10
-    assert 0 < sum(seen for _, seen, _, _ in slices) <= told["answered"]
-    for seconds, seen, cpu, p50 in slices:
+    assert 0 < sum(seen for _, seen, _ in slices) <= told["answered"]
+    for seconds, seen, p50 in slices:
         assert 0.05 <= seconds <= told["seconds"]
         assert seen > 0
-        assert 0 < cpu <= 2.1 * seconds, "two processes used so much"
         assert 0 < p50 <= told["latency"]["max"]
-    assert (await clients.streams(backend, "--streams", "2", events=30, period_us=10_000))["slices"][0][1] >= 2
 
 
 async def test_bodies_of_ten_megabytes_are_taken(backend: int, clients: Clients) -> None:
