@@ -142,7 +142,7 @@ def known() -> dict[str, set[str]]:
     sums = Sums()
     sums.answers[200, "answered"] = 1
     for histogram in (sums.queue, sums.load, sums.first_byte, sums.duration):
-        histogram.add(1.0)
+        histogram.add([1.0])
     found: dict[str, set[str]] = {}
     for family in Figures("", [("", "", sums)], [("", "", 0)], [""]).collect():
         for sample in family.samples:
