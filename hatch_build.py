@@ -37,7 +37,11 @@ def compile_pump() -> None:
         raise CannotCompile(f"there is no Python.h in {headers} (on Debian: apt-get install python3-dev)")
     digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()
     new = MADE.with_suffix(".new")
-    compiler = shlex.split(sysconfig.get_config_var("CC") or "cc")
+    named = sysconfig.get_config_var("CC") or "cc"
+    try:
+        compiler = shlex.split(named)
+    except ValueError as error:
+        raise CannotCompile(f"CC is {named!r}: {error}") from None
     words = (*compiler, *FLAGS, f'-DSOURCE="{digest}"', f"-I{headers}", str(SOURCE), "-o", str(new))
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=False)

@@ -55,6 +55,7 @@ log = logging.getLogger(__name__)
 
 
 MANY_FILES = 1 << 14
+"""What the kernel's table of our files is made for at once."""
 HEAD_START = 0.1
 """Seconds for requests that the front answers, before what all others need is imported; who needs it does not wait for that."""
 LAST_MOMENT = 1.0

@@ -20,7 +20,7 @@ def hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return made
 
 
-@pytest.mark.parametrize("compiler", ["no-such-compiler", "false", "true", "cc --no-such-option"])
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false", "true", "cc --no-such-option", "cc '"])
 def test_a_compiler_that_makes_nothing_leaves_a_package_of_python(
     hook: Any, monkeypatch: pytest.MonkeyPatch, compiler: str
 ) -> None:

@@ -7,10 +7,15 @@ when the package is installed, on Linux and with a C compiler; without it the st
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from llamactl_py.proxy.http1 import LONGEST_KNOWN
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from llamactl_py.proxy import _pump
@@ -20,7 +25,18 @@ else:
     except ImportError:
         _pump = None
 
-IS_COMPILED = _pump is not None
+
+def is_stale(digest: str) -> bool:
+    """Is *digest*, that of the source which a library was made of, not that of the source beside it? So it is in a checkout that
+    was pulled and not installed again."""
+    try:
+        return sha256(Path(__file__).with_name("_pump.c").read_bytes()).hexdigest() != digest
+    except OSError:
+        return False  # there is none beside it
+
+
+IS_STALE = _pump is not None and is_stale(_pump.SOURCE)
+IS_COMPILED = _pump is not None and not IS_STALE
 MOST = 128
 """Chunks of a stream that are passed on before somebody counts them. Streams that begin together come to it together, so it is
 more than a model gives in a second, after which the pool looks at each of them anyway."""
@@ -45,6 +61,8 @@ class Pump:
     """Reads its sources in place of their transports. Nobody can join where it is not compiled, or not wanted."""
 
     def __init__(self, is_wanted: bool = True) -> None:
+        if IS_STALE and is_wanted:
+            log.warning("streams are passed on by Python alone: what is compiled is older than its source; pip install it again")
         self._sources: dict[Source, int] = {}
         self._native = _pump.Pump(LONGEST_KNOWN, MOST) if IS_COMPILED and is_wanted else None
         if self._native:

@@ -41,6 +41,20 @@ def test_it_is_compiled_wherever_that_can_be_and_from_the_source_that_is_here() 
     assert hashlib.sha256(source).hexdigest() == pump._pump.SOURCE, "it is older than its source: python hatch_build.py"
 
 
+async def test_a_library_that_is_older_than_its_source_is_not_used_and_that_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = Path(pump.__file__).with_name("_pump.c").read_bytes()
+    assert not pump.is_stale(hashlib.sha256(source).hexdigest())
+    assert pump.is_stale(hashlib.sha256(source + b" ").hexdigest())
+    monkeypatch.setattr(pump, "IS_STALE", True)
+    monkeypatch.setattr(pump, "IS_COMPILED", False)
+    pump.Pump(is_wanted=False)
+    assert not caplog.records
+    pump.Pump().close()
+    assert "older than its source" in caplog.text
+
+
 compiled = pytest.mark.skipif(not pump.IS_COMPILED, reason="not compiled here")
 
 
