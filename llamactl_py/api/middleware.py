@@ -50,7 +50,10 @@ async def tell_problems(request: web.Request, handler: Next) -> web.StreamRespon
 
 def _explain(request: web.Request, error: web.HTTPException) -> str:
     if error.status == 404:
-        return f"there is no route {request.method} {request.path}"
+        hint = (
+            f"; did you mean /v1{request.path}? The base URL of clients ends in /v1" if problems.misses_v1(request.path) else ""
+        )
+        return f"there is no route {request.method} {request.path}{hint}"
     if isinstance(error, web.HTTPMethodNotAllowed):
         return f"{request.path} does not take {request.method}; it takes {', '.join(sorted(error.allowed_methods))}"
     return error.reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from llamactl_py.ground.errors import LlamactlError
 
 if TYPE_CHECKING:
     from aiohttp import web
+
+_OF_OPENAI = re.compile(r"/(chat/completions|completions|embeddings|models(/.+)?|responses|messages|rerank|audio/[a-z]+)")
 
 TABLE: dict[type[LlamactlError], tuple[int, str]] = {
     errors.NotFound: (404, "not_found"),
@@ -107,7 +110,12 @@ def _as_response(status: int, headers: dict[str, str], body: bytes) -> web.Respo
 
 def speaks_openai(path: str) -> bool:
     """Are errors of *path* told in OpenAI's form?"""
-    return path == "/v1" or path.startswith("/v1/")
+    return path == "/v1" or path.startswith("/v1/") or misses_v1(path)
+
+
+def misses_v1(path: str) -> bool:
+    """Do OpenAI's clients ask there when they are given our address without /v1?"""
+    return _OF_OPENAI.fullmatch(path) is not None
 
 
 def _openai(status: int, code: str, message: str) -> dict[str, Any]:

@@ -147,5 +147,6 @@ class InvalidName(Invalid):
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint for an unknown word: `" (did you mean 'x'?)"`, or the empty string when nothing is near."""
     by_fold = {k.casefold(): k for k in known}
-    close = get_close_matches(word.casefold(), by_fold, n=1, cutoff=0.6)
+    folded = word.casefold()
+    close = get_close_matches(folded, by_fold, n=1, cutoff=0.6) or [k for k in by_fold if sorted(k) == sorted(folded)]
     return f" (did you mean {by_fold[close[0]]!r}?)" if close else ""

@@ -293,3 +293,17 @@ async def test_the_openai_sdk_lists_chats_streams_and_understands_our_errors(h: 
         with pytest.raises(openai.AuthenticationError):
             await client.with_options(api_key="wrong").models.list()
     assert len(await h.recorded("a", 2)) == 2
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("path", ["/chat/completions", "/models", "/models/a", "/audio/transcriptions"])
+async def test_who_left_v1_out_of_the_address_is_told_so_in_a_form_that_clients_show(h: House, method: str, path: str) -> None:
+    status, body = await h.ask(method, path, **({"json": {"model": "a"}} if method == "POST" else {}))
+    assert status == 404
+    assert f"did you mean /v1{path}?" in body["error"]["message"]
+
+
+async def test_what_no_client_asks_for_is_told_without_a_guess(h: House) -> None:
+    status, body = await h.ask("GET", "/chat/completions/nothing")
+    assert (status, body["error"]) == (404, "not_found")
+    assert "did you mean" not in body["details"]

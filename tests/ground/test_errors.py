@@ -16,6 +16,7 @@ KNOWN = ("idle_timeout", "start_timeout", "Qwen3-8B", "port")
         ("IDLE_TIMEOUT", " (did you mean 'idle_timeout'?)"),
         ("qwen3-8b", " (did you mean 'Qwen3-8B'?)"),
         ("prot", " (did you mean 'port'?)"),
+        ("tpor", " (did you mean 'port'?)"),
         ("zzz", ""),
         ("", ""),
         ("\0", ""),
