@@ -15,6 +15,8 @@ from llamactl_py.auth.hosts import names_us
 from llamactl_py.auth.policy import Access, admit
 from llamactl_py.ground.errors import BadRequest, Forbidden, Invalid, LlamactlError, Problem, nearest
 from llamactl_py.ground.readers import MOST_PROBLEMS
+from llamactl_py.proxy.asked import AlreadySent
+from llamactl_py.proxy.relay import Relayed
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +41,10 @@ async def tell_problems(request: web.Request, handler: Next) -> web.StreamRespon
         if allow := error.headers.get("Allow"):
             answer.headers["Allow"] = allow
         return answer
-    except ConnectionError:
-        raise  # the connection is gone or was reset on purpose: nobody is left to be told
+    except ConnectionError:  # it is gone, or is to be: aiohttp would answer 500 in the middle of what was answered
+        if request.transport is not None:
+            request.transport.abort()
+        return AlreadySent(Relayed(0, 0, stays_open=False, is_cut=True))
     except Exception:  # a defect of ours: the one who asked gets an answer, and our log the traceback
         log.exception("%s %r failed", request.method, request.path)
         return problems.plain(500, "internal_error", problems.INTERNAL, request.path)

@@ -123,7 +123,13 @@ class LocalHandle:
             log.warning("%s: its stop command %s; it is sent SIGTERM: %s", self.ticket.instance, why, outcome.text[-300:].strip())
 
     def kill(self) -> None:
-        self._send(self._members(), signal.SIGKILL)
+        try:
+            self._send(self._members(), signal.SIGKILL)
+        except OSError as error:  # we may open no more files, /proc among them: its session is its own until the leader is reaped
+            log.warning("%s: its processes cannot be looked at (%s); its session is killed", self.ticket.instance, error.strerror)
+            if not self._exit.done():
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.ticket.pid, signal.SIGKILL)
 
     def hurry(self) -> None:
         self._hurried.set()
@@ -257,12 +263,15 @@ class LocalLauncher:
         while True:
             await asyncio.sleep(MAINTENANCE_INTERVAL)
             self._running = [handle for handle in self._running if not handle.has_ended]
-            if self._running:
-                # Whom a parent left behind the kernel has made a child of ours: so everybody of theirs is below us.
-                table = await asyncio.to_thread(processes.below, {os.getpid()})
-                for handle in self._running:
-                    handle.remember(table)
-            self._reap_orphans()
+            try:
+                if self._running:
+                    # Whom a parent left behind the kernel has made a child of ours: so everybody of theirs is below us.
+                    table = await asyncio.to_thread(processes.below, {os.getpid()})
+                    for handle in self._running:
+                        handle.remember(table)
+                self._reap_orphans()
+            except OSError as error:  # we may open no more files now; the next time does it
+                log.warning("processes cannot be looked at: %s", error.strerror)
             for file in [handle.log for handle in self._running]:
                 try:
                     if logs.size(file) > self._log_max_bytes > 0:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from llamactl_py.daemon import MANY_FILES
+from llamactl_py.launchers.local import MAINTENANCE_INTERVAL
 from tests.support.daemons import Daemon, daemon, of_tree, wait_for
 from tests.support.house import STUB
 
@@ -154,6 +155,29 @@ def test_a_second_signal_does_not_wait_for_streams_or_grace(tmp_path: Path) -> N
         assert time.monotonic() - begun < 10
         assert of_tree(str(tmp_path)) == []
         stream.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prlimit")
+def test_where_no_more_files_can_be_opened_it_lives_on_and_ends_when_told(tmp_path: Path) -> None:
+    with daemon(tmp_path) as running:
+        with_stub(running, "a")
+        running.client.start("a")
+        running.until("a", "ready")
+        pid = running.process.pid
+        open_now = len(os.listdir(f"/proc/{pid}/fd"))
+        hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_now + 12, hard))
+        address = ("127.0.0.1", int(running.client.url.rpartition(":")[2]))
+        clients = [socket.create_connection(address, timeout=20) for _ in range(60)]
+        wait_for(lambda: len(os.listdir(f"/proc/{pid}/fd")) >= open_now + 11, 20)
+        time.sleep(2.5 * MAINTENANCE_INTERVAL)
+        for client in clients:
+            client.close()
+        wait_for(lambda: len(os.listdir(f"/proc/{pid}/fd")) <= open_now + 4, 20)
+        assert words(running, "a")
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(20) == 0
+        assert of_tree(str(tmp_path)) == []
 
 
 def test_a_stream_in_flight_may_finish_before_the_daemon_ends(tmp_path: Path) -> None:

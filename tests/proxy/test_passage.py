@@ -9,6 +9,7 @@ import socket
 import struct
 import warnings
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -223,3 +224,23 @@ async def test_a_defect_of_ours_while_connecting_is_the_end_of_one_request_only(
     await eventually(lambda: nothing_is_held(h))
     assert outcomes(h)[-1] is Outcome.LEFT
     assert (await ask(h, *HELLO)).endswith(b"hello")
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked"])
+async def test_nothing_of_ours_stands_in_the_middle_of_an_answer(
+    h: House, framing: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that sends much ahead, then ends its side, and goes on reading: nobody reads it, only a look around tells that."""
+    async with asyncio.timeout(30), h.connection() as (reader, writer):
+        writer.write(narrow(h, ["head", framing], ["say" if "Length" in framing else "chunk", "hello"], ["left"]))
+        await reader.readuntil(b"hello")
+        writer.write(narrow(h, *HELLO) * 300)
+        await asyncio.sleep(0.3)
+        writer.write_eof()
+        rest = b""
+        with suppress(ConnectionError):
+            while part := await reader.read(1 << 16):
+                rest += part
+    assert rest.strip() == b""
+    assert "Error handling" not in caplog.text
+    await eventually(lambda: nothing_is_held(h))
