@@ -40,8 +40,8 @@ def _parts(run: Run, plot: str | None) -> Iterator[str]:
         yield f"![medians and ranges]({plot})"
     verdicts = [verdict for verdict in bars.verdicts(run) if plot or verdict.spread]
     if verdicts:
-        yield "## Bars\n\nRatios are taken within a round; a bar is judged by their median."
-        yield verdict_table(verdicts)
+        yield "## Bars\n\nRatios are taken within a round; a bar is judged by their median, in each run too."
+        yield verdict_table(verdicts, run.apart())
     yield "## Cases"
     yield from (table(run, one) for one in tables.PEERS)
     yield from _growth(run)
@@ -86,9 +86,20 @@ def _imports(run: Run) -> str:
     return f"{told}\n\n{markdown(('package', 'own ms'), rows)}"
 
 
-def verdict_table(verdicts: Sequence[bars.Verdict]) -> str:
-    rows = [(v.bar.case, v.bar.demand, cell(v.spread), MARKS[v.holds]) for v in verdicts]
-    return markdown(("case", "bar", "measured", "verdict"), rows)
+def verdict_table(verdicts: Sequence[bars.Verdict], runs: Sequence[Run]) -> str:
+    """With the median of each of *runs*, if there are several."""
+    several = runs if len(runs) > 1 else ()
+    of_runs = [{verdict.bar: verdict for verdict in bars.verdicts(run)} for run in several]
+    rows = [
+        (v.bar.case, v.bar.demand, cell(v.spread), MARKS[v.holds], *(_of_run(verdicts[v.bar]) for verdicts in of_runs))
+        for v in verdicts
+    ]
+    return markdown(("case", "bar", "measured", "verdict", *(f"run {number}" for number, _ in enumerate(several, 1))), rows)
+
+
+def _of_run(verdict: bars.Verdict) -> str:
+    text = number(verdict.spread.median) if verdict.spread else "–"
+    return f"**{text}**" if verdict.holds is False else text
 
 
 def table(run: Run, shown: Table) -> str:

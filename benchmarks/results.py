@@ -44,6 +44,8 @@ class Run:
     samples: list[Sample] = field(default_factory=list)
     imports_ms: dict[str, float] = field(default_factory=dict)
     """Where our start-up goes: milliseconds of each package's own imports, as `-X importtime` tells."""
+    rounds_of_runs: list[int] = field(default_factory=list)
+    """Where it was put together of several."""
 
     def rounds(self, candidate: str, case: str, figure: str) -> dict[int, float]:
         """That figure of each round that has it."""
@@ -63,6 +65,17 @@ class Run:
         """Who has figures in that case, in the order of the run."""
         return list(dict.fromkeys(s.candidate for s in self.samples if s.case == case and s.figures))
 
+    def apart(self) -> list[Run]:
+        """The runs of which this was put together, each with its samples only."""
+        if not self.rounds_of_runs:
+            return [self]
+        found, begin = [], 0
+        for count, taken in zip(self.rounds_of_runs, self.taken, strict=True):
+            samples = [sample for sample in self.samples if begin <= sample.round < begin + count]
+            found.append(Run(self.machine, [taken], samples=samples))
+            begin += count
+        return found
+
     def save(self, file: Path) -> None:
         file.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
@@ -77,8 +90,9 @@ def combine(files: Iterable[Path]) -> Run:
     if len({run.machine for run in runs}) != 1:
         raise SystemExit("figures of different machines are not one table: " + "; ".join(sorted({run.machine for run in runs})))
     whole = runs[0]
-    for run in runs[1:]:
-        before = 1 + max((sample.round for sample in whole.samples), default=-1)
+    whole.rounds_of_runs = [1 + max((sample.round for sample in run.samples), default=-1) for run in runs]
+    for number, run in enumerate(runs[1:], 1):
+        before = sum(whole.rounds_of_runs[:number])
         whole.samples += [replace(sample, round=sample.round + before) for sample in run.samples]
         whole.taken += run.taken
         whole.versions |= run.versions

@@ -50,6 +50,18 @@ def test_runs_are_saved_and_put_together(tmp_path: Path) -> None:
     assert both.missing == {"llamactl": "no path"}, "nginx was measured in one of them"
 
 
+def test_a_page_of_several_runs_shows_the_verdict_of_each(tmp_path: Path) -> None:
+    for name, rps in (("a", (600, 700)), ("b", (300, 350, 400))):
+        run_of(*rounds(OURS, "c64", "rps", *rps), *rounds("nginx", "c64", "rps", *[1000] * len(rps))).save(tmp_path / name)
+    both = combine([tmp_path / "a", tmp_path / "b"])
+    first, second = both.apart()
+    assert first.rounds(OURS, "c64", "rps") == {0: 600, 1: 700}
+    assert list(second.rounds(OURS, "c64", "rps").values()) == [300, 350, 400]
+    (line,) = [line for line in report.page(both, None).splitlines() if "0.5 x nginx" in line]
+    assert line.endswith("| **missed** | 0.65 | **0.35** |")
+    assert "run 1" not in report.page(run_of(*rounds(OURS, "c64", "rps", 1)), None)
+
+
 def test_what_one_run_measured_is_not_missing_because_another_could_not(tmp_path: Path) -> None:
     Run("m", ["then"], missing={"cold start": "no llama-server", "nginx": "not installed"}).save(tmp_path / "a")
     Run("m", ["now"], samples=[Sample("llamactl-py", "cold-start", 0, {"share_ms": 9.0})]).save(tmp_path / "b")
