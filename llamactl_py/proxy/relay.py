@@ -138,6 +138,8 @@ async def _ask(upstream: Upstream, client: Client, question: Question, asking: C
     except BaseException:
         if exchange:
             exchange.lose_client()
+            if exchange.head:
+                cut_off(client)  # whatever happened is not to be told in the middle of an answer
         upstream.close()
         raise
     upstream.conclude()

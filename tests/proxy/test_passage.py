@@ -8,7 +8,7 @@ import random
 import socket
 import struct
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from llamactl_py.accounting.ledger import Outcome
+from llamactl_py.proxy import relay
 from tests.support.house import House, eventually
 from tests.support.narrow import narrow, nothing_is_held, outcomes, puppets
 
@@ -244,3 +245,25 @@ async def test_nothing_of_ours_stands_in_the_middle_of_an_answer(
     assert rest.strip() == b""
     assert "Error handling" not in caplog.text
     await eventually(lambda: nothing_is_held(h))
+
+
+async def test_a_defect_of_ours_is_not_told_in_the_middle_of_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fails(**things: Coroutine[Any, Any, object]) -> None:
+        for thing in things.values():
+            thing.close()
+        raise RuntimeError("a defect of ours")
+
+    async with puppets(tmp_path, server={"fast_path": False}) as h, h.connection() as (reader, writer):
+        monkeypatch.setattr(relay, "first_of", fails)  # it waits for a client that does not read
+        writer.write(narrow(h, ["head", "Transfer-Encoding: chunked"], ["chunk", "x" * 10_000, 2_000], ["end"]))
+        await eventually(lambda: "a defect of ours" in caplog.text)
+        received = b""
+        with suppress(ConnectionError):
+            async with asyncio.timeout(30):
+                while part := await reader.read(1 << 16):
+                    received += part
+        assert received.count(b"HTTP/1.1 ") <= 1
+        assert not received.endswith(b"0\r\n\r\n")
+        await eventually(lambda: nothing_is_held(h))
