@@ -257,7 +257,7 @@ async def test_a_defect_of_ours_is_not_told_in_the_middle_of_an_answer(
 
     async with puppets(tmp_path, server={"fast_path": False}) as h, h.connection() as (reader, writer):
         monkeypatch.setattr(relay, "first_of", fails)  # it waits for a client that does not read
-        writer.write(narrow(h, ["head", "Transfer-Encoding: chunked"], ["chunk", "x" * 10_000, 2_000], ["end"]))
+        writer.write(narrow(h, ["head", "Transfer-Encoding: chunked"], ["chunk", "x" * 10_000, 20_000], ["end"]))
         await eventually(lambda: "a defect of ours" in caplog.text)
         received = b""
         with suppress(ConnectionError):
