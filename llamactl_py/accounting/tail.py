@@ -46,6 +46,10 @@ class Tail:
         """What the answer said of itself."""
         if len(self._pieces) == 1 and self._size <= LIMIT and (usage := of_whole(self._pieces[0])):
             return usage
+        return self.search()
+
+    def search(self) -> Usage:
+        """`read`, where it is no plain answer of JSON that is here whole."""
         reading = Reading()
         reading.look(self._last(NEAR))
         if not reading.is_complete and self._size > NEAR:
@@ -92,7 +96,7 @@ def of_answer(body: bytes) -> Usage:
         return usage
     tail = Tail()
     tail.feed(body)
-    return tail.read()
+    return tail.search()
 
 
 def tells_usage(content_type: bytes) -> bool:
