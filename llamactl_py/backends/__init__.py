@@ -44,16 +44,16 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
 """By type."""
 
 
-BACKEND_NAMES = tuple(dict.fromkeys(name for one in BACKENDS.values() for name in (one.type, one.slug)))
+_BY_NAME = {name: one for one in BACKENDS.values() for name in (one.type, one.slug)}
+
+BACKEND_NAMES = tuple(_BY_NAME)
 """Every type and slug."""
 
 
 def backend(name: str) -> Backend:
     """The backend with that type or slug, in any case. Raises Invalid."""
-    fold = name.casefold()
-    for known in BACKENDS.values():
-        if fold in (known.type, known.slug):
-            return known
+    if known := _BY_NAME.get(name) or _BY_NAME.get(name.casefold()):
+        return known
     hint = nearest(name, BACKEND_NAMES)
     raise Invalid([Problem("backend_type", f"unknown backend {name!r}{hint}; known are {_known()}")])
 

@@ -59,7 +59,8 @@ class Backend(Struct, frozen=True):
     modules: tuple[tuple[str, ...], ...]
     """The same after `python -m`."""
     install_hint: str
-    serves: Callable[[Catalogue, Options, str], Served]
+    serves: Callable[[Backend, Options, str], Served]
+    """See `served`."""
     model_keys: tuple[str, ...] = ("model",)
     """Options that each name a model."""
     has_router: bool = False
@@ -185,21 +186,24 @@ class Backend(Struct, frozen=True):
 
     def served(self, options: Options, name: str) -> Served:
         """Which model names instance *name* will answer to when it runs with *options*."""
-        return self.serves(self.catalogue, options, name)
+        return self.serves(self, options, name)
 
     def is_router(self, options: Options) -> bool:
         """True when the server gets no model of its own and finds models by the names in requests."""
-        return self.has_router and not names_a_model(self.catalogue, options, self.model_keys)
+        return self.has_router and not self._names_a_model(options)
+
+    def _names_a_model(self, options: Options) -> bool:
+        """True when an option, or a flag among the words in extra_args, is one of *model_keys*."""
+        if any(map(options.get, self.model_keys)):
+            return True
+        extra = options.get(EXTRA)
+        for word in extra if isinstance(extra, list) else ():
+            hit = self.catalogue.by_word(str(word).partition("=")[0])
+            if hit is not None and hit.flag.key in self.model_keys:
+                return True
+        return False
 
     def model_path(self, options: Options) -> str | None:
         """The model, where it is meant as a path of this machine: absolute, or beginning with ./ ../ or ~."""
         model = options.get("model")
         return model if isinstance(model, str) and _LOCAL_PATH.match(model) else None
-
-
-def names_a_model(catalogue: Catalogue, options: Options, model_keys: Sequence[str]) -> bool:
-    """True when an option, or a flag among the words in extra_args, is one of *model_keys*."""
-    extra = options.get(EXTRA, [])
-    hits = [catalogue.by_word(str(word).partition("=")[0]) for word in extra] if isinstance(extra, list) else []
-    named = {hit.flag.key for hit in hits if hit} | {key for key, value in options.items() if value}
-    return not named.isdisjoint(model_keys)

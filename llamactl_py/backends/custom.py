@@ -157,7 +157,7 @@ def _values(options: Options, name: str, host: str, port: int) -> dict[str, str]
     return {"HOST": host, "PORT": str(port), "MODEL": str(options.get("model", "")), "NAME": name}
 
 
-def _serves(_catalogue: Catalogue, options: Options, _name: str) -> Served:
+def _serves(_kind: Backend, options: Options, _name: str) -> Served:
     return Served(default=str(options["served_model_name"]) if options.get("served_model_name") else None, names=(), open=False)
 
 

@@ -9,33 +9,17 @@ those that were asked for.
 
 from __future__ import annotations
 
-from llamactl_py.backends.backend import Backend, Options, Served, StopRule, names_a_model
-from llamactl_py.backends.catalogue import Catalogue
-
-_MODEL_KEYS = (
-    "model",
-    "model_url",
-    "hf_repo",
-    "docker_repo",
-    "embd_gemma_default",
-    "fim_qwen_14b_spec",
-    "fim_qwen_1_5b_default",
-    "fim_qwen_1b",
-    "fim_qwen_30b_default",
-    "fim_qwen_3b_default",
-    "fim_qwen_7b_default",
-    "fim_qwen_7b_spec",
-    "gpt_oss_120b_default",
-    "gpt_oss_20b_default",
-    "vision_gemma_12b_default",
-    "vision_gemma_4b_default",
-)
+from llamactl_py.backends.backend import Backend, Options, Served, StopRule
 
 
-def _serves(catalogue: Catalogue, options: Options, name: str) -> Served:
-    aliases = [alias.strip() for alias in str(options.get("alias", "")).split(",")]
-    names = tuple(dict.fromkeys(alias for alias in aliases if alias not in ("", name)))
-    return Served(default=None, names=names, open=not names_a_model(catalogue, options, _MODEL_KEYS))
+def _serves(kind: Backend, options: Options, name: str) -> Served:
+    return Served(default=None, names=_aliases(options, name), open=kind.is_router(options))
+
+
+def _aliases(options: Options, name: str) -> tuple[str, ...]:
+    if not (said := options.get("alias")):
+        return ()
+    return tuple(dict.fromkeys(alias for each in str(said).split(",") if (alias := each.strip()) not in ("", name)))
 
 
 LLAMA_CPP = Backend(
@@ -50,7 +34,24 @@ LLAMA_CPP = Backend(
     install_hint="Install llama.cpp (brew install llama.cpp, a release from github.com/ggml-org/llama.cpp, or your own build), "
     "or set the full path of llama-server as the command.",
     serves=_serves,
-    model_keys=_MODEL_KEYS,
+    model_keys=(
+        "model",
+        "model_url",
+        "hf_repo",
+        "docker_repo",
+        "embd_gemma_default",
+        "fim_qwen_14b_spec",
+        "fim_qwen_1_5b_default",
+        "fim_qwen_1b",
+        "fim_qwen_30b_default",
+        "fim_qwen_3b_default",
+        "fim_qwen_7b_default",
+        "fim_qwen_7b_spec",
+        "gpt_oss_120b_default",
+        "gpt_oss_20b_default",
+        "vision_gemma_12b_default",
+        "vision_gemma_4b_default",
+    ),
     has_router=True,
     name_key="alias",
     api_key_variable="LLAMA_API_KEY",

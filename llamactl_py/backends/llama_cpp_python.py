@@ -14,10 +14,9 @@ port with 3. SIGTERM ends it within a second, also mid-stream, with -15.
 from __future__ import annotations
 
 from llamactl_py.backends.backend import Backend, Options, Served
-from llamactl_py.backends.catalogue import Catalogue
 
 
-def _serves(_catalogue: Catalogue, options: Options, name: str) -> Served:
+def _serves(_kind: Backend, options: Options, name: str) -> Served:
     alias = str(options.get("model_alias", ""))
     return Served(default=None, names=(alias,) if alias not in ("", name) else (), open=bool(options.get("config_file")))
 

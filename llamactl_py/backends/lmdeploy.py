@@ -8,10 +8,9 @@ gets none: they would show in the process list. /health answers 503 until its en
 from __future__ import annotations
 
 from llamactl_py.backends.backend import Backend, Options, Served
-from llamactl_py.backends.catalogue import Catalogue
 
 
-def _serves(_catalogue: Catalogue, options: Options, name: str) -> Served:
+def _serves(_kind: Backend, options: Options, name: str) -> Served:
     served = str(options.get("model_name", "")) or name
     return Served(default=None, names=(), open=False) if served == name else Served(default=served, names=(served,), open=False)
 

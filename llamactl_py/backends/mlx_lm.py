@@ -9,10 +9,9 @@ exists. SIGTERM ends it at once.
 from __future__ import annotations
 
 from llamactl_py.backends.backend import Backend, Options, Served
-from llamactl_py.backends.catalogue import Catalogue
 
 
-def _serves(_catalogue: Catalogue, _options: Options, _name: str) -> Served:
+def _serves(_kind: Backend, _options: Options, _name: str) -> Served:
     return Served(default="default_model", names=(), open=False)
 
 

@@ -8,10 +8,9 @@ ignores the request's `model` but for `model:adapter`, which picks a LoRA adapte
 from __future__ import annotations
 
 from llamactl_py.backends.backend import Backend, Options, Served
-from llamactl_py.backends.catalogue import Catalogue
 
 
-def _serves(_catalogue: Catalogue, options: Options, name: str) -> Served:
+def _serves(_kind: Backend, options: Options, name: str) -> Served:
     served = str(options.get("served_model_name", ""))
     return Served(default=None, names=(served,) if served not in ("", name) else (), open=False)
 

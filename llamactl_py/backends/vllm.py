@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 
 from llamactl_py.backends.backend import Backend, Options, Served, StopRule
-from llamactl_py.backends.catalogue import Catalogue
 
 
-def _serves(_catalogue: Catalogue, options: Options, name: str) -> Served:
+def _serves(_kind: Backend, options: Options, name: str) -> Served:
     served = _texts(options, "served_model_name")
     names = [*served, *(lora for module in _texts(options, "lora_modules") for lora in _lora_names(module))]
     return Served(

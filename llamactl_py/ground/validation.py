@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
-from functools import cache
-from typing import Any, TypeVar
+from functools import cache, lru_cache
+from typing import Any, TypeVar, get_args
 
-from msgspec import Struct, to_builtins
+from msgspec import DecodeError, Struct, to_builtins
+from msgspec.json import Decoder
+from msgspec.structs import force_setattr
 
 from llamactl_py.ground.errors import Invalid, Problem
-from llamactl_py.ground.fields import Field, Form, Frozen, fields_of, split
+from llamactl_py.ground.fields import Field, Form, Frozen, Rule, fields_of, split
 from llamactl_py.ground.readers import Reading, kind, reader
 
 Model = TypeVar("Model", bound=Frozen)
@@ -35,6 +38,52 @@ def plain(value: Struct) -> dict[str, Any]:
     for field, write in _writers(type(value)):
         found[field.key] = write(getattr(value, field.name))
     return found
+
+
+@cache
+def restorer(model: type[Model]) -> Callable[[str], Model]:
+    """What reads JSON text that was written from `plain`, to the same result as `parse` in a quarter of the time.
+
+    msgspec reads it, and of each field that has a form or a rule, which it knows nothing of, our reader takes what it made of
+    it. (Those fields hold no objects.) All that is unusual goes the long way: what either refuses, and text with a backslash,
+    because a line break is written with one, and to msgspec `^a$` means "a\\n" too. It raises Invalid as `parse` does, and
+    ValueError or RecursionError for what is not JSON.
+    """
+    decode = Decoder(model).decode
+    ours = [(one.name, lru_cache(_strict(one))) for one in fields_of(model) if _is_ours(one.hint)]
+
+    def restore(text: str) -> Model:
+        if "\\" not in text:
+            try:
+                made = decode(text)
+                for name, read in ours:
+                    force_setattr(made, name, read(getattr(made, name)))
+                return made
+            except (DecodeError, Invalid, UnicodeEncodeError, RecursionError):
+                pass
+        return parse(model, json.loads(text))
+
+    return restore
+
+
+def _strict(field: Field) -> Callable[[Any], Any]:
+    """The reader of that field alone. Raises Invalid."""
+    read = reader(field.hint)
+
+    def read_or_raise(raw: Any) -> Any:
+        reading = Reading(from_text=False)
+        value = read(raw, field.key, reading)
+        if reading.count:
+            raise Invalid(reading.all_problems())
+        return value
+
+    return read_or_raise
+
+
+def _is_ours(hint: Any) -> bool:
+    """Is there anything in that type that msgspec knows nothing of?"""
+    bare, said = split(hint)
+    return any(isinstance(one, Form | Rule) for one in said) or any(map(_is_ours, get_args(bare)))
 
 
 @cache

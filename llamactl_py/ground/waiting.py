@@ -6,19 +6,21 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
+from msgspec import Struct
+
 T = TypeVar("T")
 
 
-class Watched(Generic[T]):
+class Watched(Struct, Generic[T], eq=False):
     """A value that can be waited for. Level-triggered: who waits sees the newest value, never a queue of old ones."""
 
-    def __init__(self, value: T) -> None:
-        self.value = value
-        """To be read by anybody, and changed with `set` only."""
-        self._waiters: set[tuple[Callable[[T], bool], asyncio.Future[T]]] = set()
+    value: T
+    """To be read by anybody, and changed with `set` only."""
+    _waiters: set[tuple[Callable[[T], bool], asyncio.Future[T]]] | None = None
+    """None for most: nobody has ever waited."""
 
     def __repr__(self) -> str:
-        return f"<Watched {self.value!r}, {len(self._waiters)} waiting>"
+        return f"<Watched {self.value!r}, {len(self._waiters or ())} waiting>"
 
     def set(self, value: T) -> None:
         """Change the value and wake, in the next turn of the loop, everybody whose condition it meets."""
@@ -34,11 +36,12 @@ class Watched(Generic[T]):
             return self.value
         met: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         waiter = (condition, met)
-        self._waiters.add(waiter)
+        waiters = self._waiters = self._waiters or set()
+        waiters.add(waiter)
         try:
             return await met
         finally:
-            self._waiters.discard(waiter)
+            waiters.discard(waiter)
 
 
 async def first_of(**things: Coroutine[Any, Any, object]) -> dict[str, object]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager
 from enum import StrEnum
 
@@ -52,7 +52,8 @@ class Fleet(Struct):
     workshop: Workshop
     now: Now
     _instances: dict[str, Instance] = field(default_factory=dict)
-    _owners: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _owners: dict[Instance, asyncio.Task[None]] = field(default_factory=dict)
+    """Of those that are wanted, or not at rest yet."""
     _tasks: asyncio.TaskGroup | None = None
     _listeners: list[Listener] = field(default_factory=list)
     _reshaped: list[Callable[[], None]] = field(default_factory=list)
@@ -70,6 +71,10 @@ class Fleet(Struct):
 
     def __len__(self) -> int:
         return len(self._instances)
+
+    def awake(self) -> Iterable[Instance]:
+        """Those that have an owner: all that are wanted, or not at rest yet."""
+        return self._owners
 
     def get(self, name: str) -> Instance:
         """Raises NotFound with the nearest name."""
@@ -122,11 +127,16 @@ class Fleet(Struct):
             self._add(rows[one.name], one.options).declared_at = one.where
 
     async def run(self) -> None:
-        """Keep an owner for each instance until cancelled."""
-        async with asyncio.TaskGroup() as self._tasks:
-            for instance in self:
-                self._employ(instance)
-            await asyncio.Event().wait()
+        """Keep an owner for each instance that is wanted until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            try:
+                for instance in self:
+                    if instance.is_wanted:
+                        self._employ(instance)
+                await asyncio.Event().wait()
+            finally:
+                self._tasks = None  # the group is ending
 
     async def create(self, name: str, raw: object) -> tuple[Instance, tuple[str, ...]]:
         """Raises Invalid, NameTaken, LimitReached, StorageFailed; then nothing exists that did not before."""
@@ -140,7 +150,6 @@ class Fleet(Struct):
                 raise LimitReached(f"{len(self)} instances exist and max_instances is {limit}; delete one or raise the limit")
             self._refuse_taken(name, options)
             instance = self._add(await self.store.add(name, options.stored()), options)
-        self._employ(instance)
         self._tell_edited(instance, Edit.CREATED)
         return instance
 
@@ -181,24 +190,23 @@ class Fleet(Struct):
         """Forget one that is at rest and that nobody can claim (`Dispatcher.retiring`). Raises NotFound, Changed,
         StorageFailed."""
         async with self._writing:  # a change under way is seen first
-            instance, owner = self._take_out(name, expected)
-        await to_its_end(self._forget(name, instance, owner))
+            instance = self._take_out(name, expected)
+        await to_its_end(self._forget(instance))
 
-    def _take_out(self, name: str, expected: Collection[str] | None = None) -> tuple[Instance, asyncio.Task[None]]:
-        """Out of the fleet before the await: nobody can start it while its row is being removed. Its owner too: by the time
-        the row is gone, the name may have a new one."""
+    def _take_out(self, name: str, expected: Collection[str] | None = None) -> Instance:
+        """Out of the fleet before the await: nobody can start it while its row is being removed."""
         instance = self.get(name)
         refuse_changed(instance, expected)
         assert instance.state in AT_REST, instance
-        return self._instances.pop(name), self._owners.pop(name)
+        return self._instances.pop(name)
 
-    async def _forget(self, name: str, instance: Instance, owner: asyncio.Task[None]) -> None:
+    async def _forget(self, instance: Instance) -> None:
+        name = instance.name
         try:
             await self.store.remove(name)
         except BaseException:
-            self._instances[name], self._owners[name] = instance, owner
+            self._instances[name] = instance
             raise
-        owner.cancel()
         self.workshop.launcher.forget_log(self.workshop.log_file(name))
         self._tell_edited(instance, Edit.DELETED)
 
@@ -216,7 +224,7 @@ class Fleet(Struct):
 
     async def forget(self, name: str) -> None:
         """`delete`, inside `held`."""
-        await to_its_end(self._forget(name, *self._take_out(name)))
+        await to_its_end(self._forget(self._take_out(name)))
 
     async def declare(self, difference: Difference) -> list[Instance]:
         """Add and change as *difference* says, inside `held`; what it removes has to be gone. Gives those to be restarted.
@@ -226,7 +234,7 @@ class Fleet(Struct):
         rows = await self.store.declare([one.name for one in difference.added])
         to_restart: list[Instance] = []
         for row, one in zip(rows, difference.added, strict=True):
-            self._employ(self._add(row, one.options))
+            self._add(row, one.options)
         for one in difference.changed:
             instance = self._instances[one.name]
             if not instance.use(one.options) and instance.is_wanted:
@@ -247,13 +255,21 @@ class Fleet(Struct):
                 raise _taken(wanted[min(taken)], name, other)
 
     def _add(self, row: InstanceRow, options: InstanceOptions) -> Instance:
-        instance = Instance(row.name, row.id, row.created_at, options, self.workshop, self.now, self._tell_changed)
+        now, changed, wanted = self.now, self._tell_changed, self._employ
+        instance = Instance(row.name, row.id, row.created_at, options, self.workshop, now, changed, wanted, now())
         self._instances[row.name] = instance
         return instance
 
     def _employ(self, instance: Instance) -> None:
-        if self._tasks:
-            self._owners[instance.name] = self._tasks.create_task(instance.run(), name=f"owner of {instance.name}")
+        """See to it that *instance* has an owner."""
+        if self._tasks and instance not in self._owners:
+            self._owners[instance] = self._tasks.create_task(self._own(instance), name=f"owner of {instance.name}")
+
+    async def _own(self, instance: Instance) -> None:
+        try:
+            await instance.run()
+        finally:
+            del self._owners[instance]
 
     def _tell_changed(self, instance: Instance, old: State) -> None:
         for listener in self._listeners:

@@ -1,7 +1,8 @@
 """One instance: what we want of it, what it is, and the single task that moves it from one to the other.
 
 Level-triggered: commands only set a wish, the owner task looks at the newest wish and acts. So "start" twice is harmless,
-and "stop while starting" is the same code as "stop while ready". Nobody but the owner touches the handle.
+and "stop while starting" is the same code as "stop while ready". Nobody but the owner touches the handle. One that is at rest,
+as most of a thousand are, has no owner: it gets one when it is wanted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from operator import ne
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from llamactl_py.ground.clock import Now
@@ -42,6 +43,9 @@ class Wish(Struct, frozen=True):
     drain: float = 0.0
 
 
+NOTHING = Wish()
+
+
 class Death(Struct, frozen=True):
     """A backend's end that nobody asked for. *final*: trying again would end the same way; *port_stolen*: on that port only."""
 
@@ -51,50 +55,48 @@ class Death(Struct, frozen=True):
     was_serving: bool = False
 
 
-class Instance:
+class Instance(Struct, eq=False):
     """See the module. `state`, `reason` and the rest are for anybody to read; they change in the owner task only."""
 
-    def __init__(
-        self,
-        name: str,
-        id_: int,
-        created_at: int,
-        options: InstanceOptions,
-        workshop: Workshop,
-        now: Now,
-        changed: Callable[[Instance, State], None],
-    ) -> None:
-        self.name, self.id, self.created_at = name, id_, created_at
-        self.options = options
-        self.declared_at = ""
-        """FILE:LINE of the configuration file that declares it; empty for one that was made through the API."""
-        self.leases = Watched(0)
-        """Requests in flight; counted by the dispatcher, awaited here before a stop."""
-        self.state = State.STOPPED
-        self.since = now()
-        self.reason = ""
-        self.target: Target | None = None
-        self.pid: int | None = None
-        self.port: int | None = None
-        self.socket: str | None = None
-        self.started_at: float | None = None
-        """Moment on the loop's clock of its process' start, while there is one."""
-        self.restarts = 0
-        self.last_exit: Exit | None = None
-        self.running_options: InstanceOptions | None = None
-        self.loads_since = 0.0
-        """Moment on the loop's clock at which its latest start began."""
-        self.last_used = 0.0
-        """Moment on the loop's clock of the end of the last request, or of becoming ready."""
-        self.may_retry_at = 0.0
-        """Moment on the loop's clock before which requests do not start it again after it failed."""
-        self._workshop, self._now, self._changed = workshop, now, changed
-        self._wish = Watched(Wish())
-        self._served = Wish()
-        self._at_rest = Watched(True)
-        self._handle: Handle | None = None
-        self._hurried = asyncio.Event()
-        self._revision: tuple[InstanceOptions, str] | None = None
+    name: str
+    id: int
+    created_at: int
+    options: InstanceOptions
+    _workshop: Workshop
+    _now: Now
+    _changed: Callable[[Instance, State], None]
+    """Called with its former state, after each change of its state."""
+    _wanted: Callable[[Instance], None]
+    """Called when it is to be up; sees to it that it has an owner: a task that is in `run`."""
+    since: float
+    """Unix seconds of its latest change of state."""
+    declared_at: str = ""
+    """FILE:LINE of the configuration file that declares it; empty for one that was made through the API."""
+    state: State = State.STOPPED
+    reason: str = ""
+    target: Target | None = None
+    pid: int | None = None
+    port: int | None = None
+    socket: str | None = None
+    started_at: float | None = None
+    """Moment on the loop's clock of its process' start, while there is one."""
+    restarts: int = 0
+    last_exit: Exit | None = None
+    running_options: InstanceOptions | None = None
+    loads_since: float = 0.0
+    """Moment on the loop's clock at which its latest start began."""
+    last_used: float = 0.0
+    """Moment on the loop's clock of the end of the last request, or of becoming ready."""
+    may_retry_at: float = 0.0
+    """Moment on the loop's clock before which requests do not start it again after it failed."""
+    leases: Watched[int] = field(default_factory=partial(Watched, 0))
+    """Requests in flight; counted by the dispatcher, awaited here before a stop."""
+    _wish: Watched[Wish] = field(default_factory=partial(Watched, NOTHING))
+    _served: Wish = NOTHING
+    _at_rest: Watched[bool] = field(default_factory=partial(Watched, True))
+    _hurried: Watched[bool] = field(default_factory=partial(Watched, False))
+    _handle: Handle | None = None
+    _revision: tuple[InstanceOptions, str] | None = None
 
     def __repr__(self) -> str:
         process = f"pid={self.pid} port={self.port or self.socket}"
@@ -145,16 +147,18 @@ class Instance:
     def want_up(self) -> None:
         if not self._wish.value.up:
             self._wish.set(replace(self._wish.value, up=True))
+            self._wanted(self)
 
     def want_down(self, drain: float) -> None:
         self._wish.set(Wish(False, self._wish.value.generation, drain))
 
     def want_restart(self, drain: float) -> None:
         self._wish.set(Wish(True, self._wish.value.generation + 1, drain))
+        self._wanted(self)
 
     def hurry(self) -> None:
         """End a stop under way now: no draining, no grace."""
-        self._hurried.set()
+        self._hurried.set(True)
         if self._handle:
             self._handle.hurry()
 
@@ -176,10 +180,9 @@ class Instance:
     # -- the owner task ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """The life of this instance."""
-        while True:
+        """Its life from being wanted until it is at rest and not wanted any more."""
+        while self._wish.value.up:
             try:
-                await self._wish.until(lambda wish: wish.up)
                 await self._stay_up()
             except Exception as bug:  # a defect of ours in one owner must not take the others down
                 log.exception("%s: its owner failed", self.name)
@@ -313,7 +316,7 @@ class Instance:
         self._become(State.STOPPING)
         await self._drain()
         self.target = None
-        grace = 0.0 if self._hurried.is_set() else (self.running_options or self.options).stop_timeout
+        grace = 0.0 if self._hurried.value else (self.running_options or self.options).stop_timeout
         self.last_exit = await launch.handle.stop(grace, launch.repeat_term_after)
         await self._workshop.settled(launch.handle.ticket)
         self._become(State.STOPPED)
@@ -322,10 +325,10 @@ class Instance:
         """Let requests in flight finish. A newer wish may shorten the time that they have, never lengthen it."""
         loop = asyncio.get_running_loop()
         deadline = float("inf")
-        while self.target and self.leases.value and not self._hurried.is_set():
+        while self.target and self.leases.value and not self._hurried.value:
             wish = self._wish.value
             deadline = min(deadline, loop.time() + wish.drain)
-            drained, hurried = self.leases.until(lambda n: n == 0), self._hurried.wait()
+            drained, hurried = self.leases.until(lambda n: n == 0), self._hurried.until(bool)
             changed = self._wish.until(partial(ne, wish))
             if not await within(deadline - loop.time(), first_of(drained=drained, hurried=hurried, changed=changed)):
                 return

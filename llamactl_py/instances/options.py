@@ -1,6 +1,5 @@
 """What an instance is asked to be: parsed and checked once at the edge, frozen from then on."""
 
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -17,7 +16,7 @@ from llamactl_py.ground.fields import Frozen, about
 from llamactl_py.ground.masking import MASK, SECRET_NAME
 from llamactl_py.ground.merge_patch import merged
 from llamactl_py.ground.names import GroupName, ModelName
-from llamactl_py.ground.validation import parse, plain
+from llamactl_py.ground.validation import parse, plain, restorer
 from llamactl_py.instances.foreign import without_foreign
 
 VariableName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
@@ -198,7 +197,7 @@ def patched(options: InstanceOptions, patch: object) -> object:
 def restore_options(text: str) -> InstanceOptions:
     """What `stored` wrote. Raises Invalid when it is not that (edited by hand, damaged)."""
     try:
-        options = parse(InstanceOptions, json.loads(text))
+        options: InstanceOptions = restorer(InstanceOptions)(text)
     except (ValueError, RecursionError) as error:
         raise Invalid([Problem("options", f"stored options are not JSON: {error}")]) from None
     backend(options.backend_type)

@@ -303,7 +303,7 @@ class Dispatcher:
             waiting[claim.instance.name] = waiting.get(claim.instance.name, 0) + 1
         return [
             _seat(instance, waiting.get(instance.name, 0))
-            for instance in self._fleet
+            for instance in self._fleet.awake()
             if instance.state not in AT_REST or instance.is_wanted
         ]
 

@@ -10,7 +10,6 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -117,8 +116,7 @@ def _open(file: Path) -> sqlite3.Connection:
     try:
         file.touch(mode=0o600)
         connection = sqlite3.connect(file, check_same_thread=True)
-        # Text that is no UTF-8 is for whoever reads the row to refuse: it must not keep all other rows from being read.
-        connection.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
+        connection.text_factory = _text
         try:
             _refuse_foreign(connection, file)
             _prepare(connection, file)
@@ -131,6 +129,11 @@ def _open(file: Path) -> sqlite3.Connection:
             f"(try: sqlite3 {file} .recover)"
         ) from None
     return connection
+
+
+def _text(raw: bytes) -> str:
+    """Text that is no UTF-8 is for whoever reads the row to refuse: it must not keep all other rows from being read."""
+    return raw.decode("utf-8", "surrogateescape")
 
 
 def _refuse_foreign(connection: sqlite3.Connection, file: Path) -> None:

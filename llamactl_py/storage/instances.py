@@ -92,7 +92,7 @@ class InstanceStore:
         """Make *names*, and no others, those that the next daemon brings up again."""
 
         def mark(connection: sqlite3.Connection) -> None:
-            connection.execute("UPDATE instances SET resume = 0")
+            connection.execute("UPDATE instances SET resume = 0 WHERE resume")  # the others are not written anew
             connection.executemany("UPDATE instances SET resume = 1 WHERE name = ?", [(name,) for name in names])
 
         await self._database.run(mark)

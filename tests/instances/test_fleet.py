@@ -222,6 +222,55 @@ async def test_a_change_of_one_that_was_deleted_and_made_anew_meanwhile_is_a_cha
             assert row.options == w.fleet.get(name).options.stored()
 
 
+# ---- owners
+
+
+def owners() -> list[str]:
+    return [name for task in asyncio.all_tasks() if (name := task.get_name()).startswith("owner of")]
+
+
+@in_virtual_time
+async def test_who_is_at_rest_has_no_owner_and_gets_one_whenever_it_is_wanted() -> None:
+    async with world() as w:
+        a, b = await w.create("a", Life(), Life()), await w.create("b")
+        await turns()
+        assert owners() == []
+        for _ in range(2):
+            a.want_up()
+            await turns()
+            assert (owners(), list(w.fleet.awake())) == (["owner of a"], [a])
+            await w.until(a, State.READY)
+            a.want_restart(0.0)
+            a.want_down(0.0)
+            await a.down()
+            await turns()
+            assert owners() == []
+        assert b.state is State.STOPPED
+
+
+@in_virtual_time
+async def test_who_is_wanted_before_the_fleet_runs_is_owned_when_it_does() -> None:
+    w = build(FakeLauncher(), FakeStore(), FakeTickets())
+    a, b = await w.create("a"), await w.create("b")
+    a.want_up()
+    async with at_work(w):
+        await w.until(a, State.READY)
+        assert owners() == ["owner of a"]
+        assert b.state is State.STOPPED
+    w.refuse_leftovers()
+
+
+@in_virtual_time
+async def test_a_wish_that_is_taken_back_at_once_starts_nothing() -> None:
+    async with world() as w:
+        a = await w.create("a")
+        a.want_up()
+        a.want_down(0.0)
+        await turns()
+        assert (owners(), w.path(a)) == ([], [])
+        await w.fleet.delete("a")
+
+
 # ---- deleting
 
 

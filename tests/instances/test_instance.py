@@ -787,7 +787,7 @@ async def test_an_owner_that_is_cancelled_kills_its_backend() -> None:
         w.is_torn_down = True
         a = await w.create("a")
         await start(w, a)
-        w.fleet._owners["a"].cancel()
+        w.fleet._owners[a].cancel()
         await turns()
         assert (w.launcher.killed, w.launcher.trees, w.ports._held) == (["a"], [], set())
         a.state, a.target = STOPPED, None

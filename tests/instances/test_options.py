@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llamactl_py.backends import backend
 from llamactl_py.config.settings import Instances
 from llamactl_py.ground.errors import Invalid, Problem
+from llamactl_py.ground.validation import parse
 from llamactl_py.instances.options import MASK, InstanceOptions, parse_options, restore_options
 
 
@@ -258,6 +261,50 @@ def test_damaged_text_is_refused_and_nothing_worse(text: str) -> None:
 def test_a_row_that_this_version_cannot_run_is_refused_with_the_reason(change: dict[str, Any], what: str) -> None:
     with pytest.raises(Invalid, match=what):
         restore_options(json.dumps({**json.loads(made().stored()), **change}))
+
+
+ODD = (
+    None, True, 0, 1, -1, 3.0, 0.5, 1e300, 10**30, "", "a", "a\n", "90s", "9 parsecs", "\u200b", "\0", [], ["a"], ["a\n"], [1],
+    {}, {"A": "b"}, {"A": 1}, {"A\n": "b"}, {"image": "-x"}, {"image": "x\n"}, {"engine": "", "args": ["v"]}, {"engine": "a\0"},
+)  # fmt: skip
+
+
+def the_long_way(text: str) -> InstanceOptions:
+    options = parse(InstanceOptions, json.loads(text))
+    backend(options.backend_type)
+    return options
+
+
+def outcome(read: Callable[[str], InstanceOptions], text: str) -> object:
+    try:
+        options = read(text)
+    except Invalid as error:
+        return str(error)
+    return options, options.stored()
+
+
+@given(OPTIONS)
+@settings(max_examples=50, deadline=None)
+def test_what_is_stored_is_read_the_short_way_as_by_the_long_one(raw: dict[str, Any]) -> None:
+    text = parse_options(raw, Instances())[0].stored()
+    assert outcome(restore_options, text) == outcome(the_long_way, text)
+
+
+@pytest.mark.parametrize("name", [*InstanceOptions.__struct_fields__, "later_option"])
+def test_the_short_way_takes_and_refuses_what_the_long_one_does(name: str) -> None:
+    stored = json.loads(made().stored())
+    for value in ODD:
+        text = json.dumps({**stored, name: value}, ensure_ascii=False)
+        assert outcome(restore_options, text) == outcome(the_long_way, text), (name, value)
+    without = json.dumps({key: value for key, value in stored.items() if key != name})
+    assert outcome(restore_options, without) == outcome(the_long_way, without)
+
+
+@pytest.mark.parametrize("value", ["NaN", "-0", "1e999", "1E2", "1" * 400, "18446744073709551616", '{"a":1,"a":2}'])
+@pytest.mark.parametrize("name", ["idle_timeout", "max_restarts", "backend_options", "auto_restart", "aliases"])
+def test_values_that_json_libraries_disagree_on_are_read_alike(name: str, value: str) -> None:
+    text = f'{made().stored()[:-1]},"{name}":{value}}}'  # said twice: the last one holds
+    assert outcome(restore_options, text) == outcome(the_long_way, text)
 
 
 # ---- what llamactl has and we have not

@@ -53,7 +53,7 @@ async def test_an_owner_that_is_cancelled_kills_its_backend_and_ends(tmp_path: P
         await h.chat("a")
         leader, *_ = h.spawned("a")
         services = h.daemon.services
-        owner = services.fleet._owners["a"]
+        owner = services.fleet._owners[services.fleet.get("a")]
         with full():
             owner.cancel()
             await asyncio.wait([owner], timeout=10)

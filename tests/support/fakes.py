@@ -399,6 +399,8 @@ class World:
         self._watchers.clear()
         if instance.state in AT_REST and instance.name in [handle.ticket.instance for handle in self.launcher.trees]:
             self.faults.append(f"{instance.name} is called {instance.state} while a process of it is left")
+        if instance.state not in AT_REST and instance not in self.fleet.awake():
+            self.faults.append(f"{instance.name} is {instance.state} and has no owner")
         if (instance.state is State.READY) != (instance.target is not None) and instance.state is not State.STOPPING:
             self.faults.append(f"{instance.name} is {instance.state} and its target is {instance.target}")
 
@@ -418,6 +420,7 @@ class World:
         assert {i.name: i.leases.value for i in self.fleet if i.leases.value} == {}
         assert not self.launcher.trees
         assert not self.ports._held, self.ports
+        assert not list(self.fleet.awake()), "who is at rest has no owner"
         assert all(change.old is before for change, before in self._successions())
         assert self.has_bugs or not [change for change in self.changes if "internal error" in change.reason]
         if not self.is_torn_down:
