@@ -98,7 +98,7 @@ GROWTH_FIGURES = (
     ("paced100", "cpu_us", False),
     ("paced400", "cpu_us", False),
     ("upload", "p50_ms", False),
-    ("start-up", "ms", False),
+    ("starts", "ms", False),
     ("start-up", "idle_mb", False),
 )
 

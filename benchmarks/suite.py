@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,7 @@ EXTRAS = ("start-up", "cold-start")
 BUSY = "not asked: it was still busy with what clients had given up before"
 COLD_STARTS_A_ROUND = 5
 PHASES_A_ROUND = 3
+STARTS_A_ROUND = 12
 ATTEMPTS = 4
 """At a case while something else slows the processor; the last one counts, whatever it shows."""
 RESTS = 4
@@ -73,10 +74,11 @@ class Suite:
                 except (Wrong, NotMeasured, TimeoutError, psutil.Error) as wrong:  # what it measured before is kept
                     self._run.samples.append(Sample(candidate.name, "start-up", round_, failure=str(wrong)))
                     say(f"{candidate.name}: {wrong}")
-        ours = next((candidate for candidate in able if isinstance(candidate, Ours)), None)
-        if ours and self._wants("start-up"):
-            self._start_up(ours, bench.folder)
-        if ours and self._wants("cold-start"):
+        ours = {one.name: one for one in able if isinstance(one, Ours)}
+        if OURS in ours and self._wants("start-up"):
+            self._start_up(ours[OURS], bench.folder)
+            self._starts([one for name, one in ours.items() if name in (OURS, *AT_SCALE)])
+        if OURS in ours and self._wants("cold-start"):
             self._cold_start(bench.folder)
 
     def _chosen(self) -> list[Candidate]:
@@ -150,6 +152,14 @@ class Suite:
         for round_ in range(PHASES_A_ROUND * self.rounds):
             self._run.samples.append(Sample(OURS, "phases", round_, start_up.phases(folder, ours)))
         self._run.imports_ms = start_up.imports(folder, ours)
+
+    def _starts(self, ours: Sequence[Ours]) -> None:
+        """In turn, and many: one may take half as long again as the one before."""
+        say("start-up with 1, 100 and 1,000 instances")
+        for round_ in range(STARTS_A_ROUND * self.rounds):
+            for one in ours:
+                with one.open() as opened:
+                    self._run.samples.append(Sample(one.name, "starts", round_, {"ms": opened.start_up_ms}))
 
     def _cold_start(self, folder: Path) -> None:
         say("cold starts")

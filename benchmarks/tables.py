@@ -97,7 +97,7 @@ INSTANCES = Table(
         Column("100 paced, CPU µs/chunk", "paced100", "cpu_us"),
         Column("400 paced, CPU µs/chunk", "paced400", "cpu_us"),
         Column("10 MiB, p50 ms", "upload", "p50_ms"),
-        Column("start-up ms", "start-up", "ms"),
+        Column("start-up ms", "starts", "ms"),
         Column("idle MB", "start-up", "idle_mb"),
     ),
     only=frozenset({OURS, *AT_SCALE}),

@@ -65,7 +65,9 @@ class Ours:
     def _register(self, bench: Bench) -> str:
         """Make the instances, and an inference key."""
         client = Client(f"http://127.0.0.1:{self.port}", (self._folder / "data" / "management.key").read_text().strip())
-        words = f"{bench.programs.backend} --bench-cpu {machine.OTHERS_CPU}"
+        model = bench.folder / "model.gguf"
+        model.touch()
+        words = f"{bench.programs.backend} --bench-cpu {machine.OTHERS_CPU} -m {model}"
         if not self._has_few_threads:
             words += f" --threads-http {THREADS}"
         options = client.parse_command(words)
