@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -82,24 +83,35 @@ def memory_kept(run: Run) -> Sequence[float]:
 
 
 def worst_with_a_thousand(run: Run) -> Sequence[float]:
-    """The worst of the cases with 1,000 instances in the measure of 1, each at its best round: what grows with the instances is
-    there in every round, and what a shared machine adds, which is more than a tenth, is not."""
+    """The worst of the cases with 1,000 instances in the measure of 1. Of the turns of each, the quartile of the better ones
+    counts: what grows with the instances is in all of them; what a shared machine adds, which is more than a tenth, is not."""
     worst = []
-    for case, figure, is_better_when_more in GROWTH_FIGURES:
+    for case, figure, is_better_when_more in SCALE_FIGURES:
         one, many = (list(run.rounds(who, case, figure).values()) for who in (OURS, ONE_THOUSAND))
         if one and many:
-            worst.append(max(one) / max(many) if is_better_when_more else min(many) / min(one))
+            ratio = better_quartile(many, is_better_when_more) / better_quartile(one, is_better_when_more)
+            worst.append(1 / ratio if is_better_when_more else ratio)
     return [max(worst)] if worst else []
 
 
-GROWTH_FIGURES = (
-    ("sequential", "p50_us", False),
-    ("c64", "rps", True),
-    ("paced100", "cpu_us", False),
-    ("paced400", "cpu_us", False),
-    ("upload", "p50_ms", False),
-    ("starts", "ms", False),
-    ("start-up", "idle_mb", False),
+def better_quartile(values: Sequence[float], is_better_when_more: bool) -> float:
+    if len(values) < FEWEST_FOR_QUARTILES:
+        return statistics.median(values)
+    lower, _, upper = statistics.quantiles(values, n=4)
+    return upper if is_better_when_more else lower
+
+
+FEWEST_FOR_QUARTILES = 4
+
+
+SCALE_FIGURES = (
+    ("scale sequential", "p50_us", False),
+    ("scale c64", "rps", True),
+    ("scale paced100", "cpu_us", False),
+    ("scale paced400", "cpu_us", False),
+    ("scale upload", "p50_ms", False),
+    ("scale start-up", "ms", False),
+    ("scale idle", "mb", False),
 )
 
 BARS = (
@@ -116,7 +128,7 @@ BARS = (
     Bar("10 MiB bodies", "time ≤ 0.6 x llama-swap's", 0.6, beside("llama-swap", "upload", "p50_ms")),
     Bar("memory", "idle ≤ 60 MB", 60, of("start-up", "idle_mb")),
     Bar("memory", f"some seconds after all cases ≤ idle + {MB_AFTER} MB", MB_AFTER, memory_kept),
-    Bar("1,000 instances", "no case's best round worse than with 1 by more than 10 %", 1.1, worst_with_a_thousand),
+    Bar("1,000 instances", "no case worse than with 1 by more than 10 %", 1.1, worst_with_a_thousand),
     Bar("2,000 streams", "all whole, byte for byte", 0, lost_streams("streams2000")),
     Bar("start-up", "exec to first answered GET /v1/models ≤ 250 ms", 250, of("start-up", "ms")),
     Bar("cold start", "our share ≤ 30 ms", 30, of("cold-start", "share_ms")),

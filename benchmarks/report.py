@@ -72,7 +72,7 @@ def _growth(run: Run) -> Iterator[str]:
     parts = [table(run, tables.INSTANCES), *(table(run, one) for one in tables.STREAMS)]
     if any(parts):
         yield "## Growth"
-        yield "One of the registered instances gets all requests. Streams send 10,000 events a second, however many they are."
+        yield "Streams send 10,000 events a second, however many they are."
     yield from parts
 
 

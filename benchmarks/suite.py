@@ -6,13 +6,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
 
 from benchmarks import build, cold_start, machine, processes, start_up
-from benchmarks.candidates.base import GROWTH, Bench, Candidate, NotMeasured
+from benchmarks.candidates.base import Bench, Candidate, NotMeasured
 from benchmarks.candidates.direct import Direct
 from benchmarks.candidates.litellm import LiteLLM
 from benchmarks.candidates.llama_swap import LlamaSwap
@@ -21,17 +22,19 @@ from benchmarks.candidates.nginx import Nginx
 from benchmarks.candidates.ours import Ours
 from benchmarks.cases import CASES, Case
 from benchmarks.load import Door, Load, Wrong
-from benchmarks.names import ALL_PYTHON, AT_SCALE, FEW_THREADS, OURS
+from benchmarks.names import ALL_PYTHON, AT_SCALE, FEW_THREADS, ONE_THOUSAND, OURS
 from benchmarks.results import Run, Sample
 
-NOT_AT_SCALE = GROWTH | {"c8", "spread100", "flat"}
+AT_EVERY_SCALE = frozenset({"sequential", "c64", "upload", "paced100", "paced400"})
 NAMES = ("direct", OURS, "nginx", "llama-swap", "llamactl", "litellm", "scale")
 """`scale` stands for llamactl-py with 100 and with 1,000 instances, before a server of few threads, and all in Python."""
 EXTRAS = ("start-up", "cold-start")
 BUSY = "not asked: it was still busy with what clients had given up before"
 COLD_STARTS_A_ROUND = 5
 PHASES_A_ROUND = 3
-STARTS_A_ROUND = 12
+STARTS_A_ROUND = 24
+TURNS_A_ROUND = 8
+"""Of those that are up side by side; half as long each as the cases of a round."""
 ATTEMPTS = 4
 """At a case while something else slows the processor; the last one counts, whatever it shows."""
 RESTS = 4
@@ -66,29 +69,38 @@ class Suite:
 
     def _measure(self, bench: Bench, load: Load) -> None:
         able = [candidate for candidate in self._chosen() if self._can_prepare(candidate, bench)]
+        ours = {one.name: one for one in able if isinstance(one, Ours)}
+        scales = [one for name, one in ours.items() if name in (OURS, *AT_SCALE)]
         for round_ in range(self.rounds):
             for candidate in able:
-                say(f"round {round_ + 1} of {self.rounds}: {candidate.name}")
-                try:
-                    self._run.samples += self._round(candidate, load, round_)
-                except (Wrong, NotMeasured, TimeoutError, psutil.Error) as wrong:  # what it measured before is kept
-                    self._run.samples.append(Sample(candidate.name, "start-up", round_, failure=str(wrong)))
-                    say(f"{candidate.name}: {wrong}")
-        ours = {one.name: one for one in able if isinstance(one, Ours)}
+                if candidate.name not in AT_SCALE:
+                    self._keep(candidate.name, round_, self._round(candidate, load, round_))
+            if len(scales) > 1:
+                self._keep(ONE_THOUSAND, round_, self._side_by_side(scales, load, round_))
         if OURS in ours and self._wants("start-up"):
             self._start_up(ours[OURS], bench.folder)
-            self._starts([one for name, one in ours.items() if name in (OURS, *AT_SCALE)])
+            self._starts(scales)
         if OURS in ours and self._wants("cold-start"):
             self._cold_start(bench.folder)
 
+    def _keep(self, name: str, round_: int, samples: Iterator[Sample]) -> None:
+        """What was measured before something goes wrong, too."""
+        say(f"round {round_ + 1} of {self.rounds}: {name}")
+        try:
+            for sample in samples:
+                self._run.samples.append(sample)
+        except (Wrong, NotMeasured, TimeoutError, psutil.Error) as wrong:
+            self._run.samples.append(Sample(name, "start-up", round_, failure=str(wrong)))
+            say(f"{name}: {wrong}")
+
     def _chosen(self) -> list[Candidate]:
-        at_scale = [Ours(name, count, NOT_AT_SCALE) for name, count in AT_SCALE.items()]
+        at_scale = [Ours(name, count) for name, count in AT_SCALE.items()]
         peers = (Nginx(), LlamaSwap(self.llama_swap), Llamactl(self.llamactl), LiteLLM())
         cases = frozenset(case.name for case in CASES)
         few_threads = Ours(FEW_THREADS, skips=cases - {"c8", "c64"}, has_few_threads=True)
         all_python = Ours(ALL_PYTHON, skips=cases - {"c64", "paced100", "paced400", "spread100"}, is_compiled=False)
         # who is compared with whom stands side by side: machines drift
-        everybody: list[Candidate] = [Direct(), *reversed(at_scale), Ours(OURS), all_python, *peers, few_threads]
+        everybody: list[Candidate] = [Direct(), Ours(OURS), all_python, *peers, few_threads, *at_scale]
         wanted = self.candidates
         return [
             one
@@ -130,14 +142,29 @@ class Suite:
             if is_busy:
                 yield Sample(candidate.name, case.name, round_, failure=BUSY)
                 continue
-            yield self._case(candidate.name, case, load, door, round_)
+            yield self._case(candidate.name, case, load, door, round_, self.seconds)
             is_busy = not load.becomes_idle(door)
 
-    def _case(self, name: str, case: Case, load: Load, door: Door, round_: int) -> Sample:
+    def _side_by_side(self, scales: Sequence[Ours], load: Load, round_: int) -> Iterator[Sample]:
+        """All are up, and each case is asked of one after the other, again and again: what differs is no drift."""
+        with ExitStack() as stack:
+            doors = {one.name: stack.enter_context(one.open()).door for one in scales}
+            for name, door in doors.items():
+                load.warm_up(door)
+                load.becomes_idle(door)
+                yield Sample(name, "scale idle", round_, {"mb": load.resident_mb(door)})
+            for turn in range(round_ * TURNS_A_ROUND, (round_ + 1) * TURNS_A_ROUND):
+                for case in CASES:
+                    if case.name in AT_EVERY_SCALE and self._wants(case.name):
+                        for name, door in doors.items():
+                            sample = self._case(name, case, load, door, turn, self.seconds / 2)
+                            yield replace(sample, case=f"scale {case.name}")
+
+    def _case(self, name: str, case: Case, load: Load, door: Door, round_: int, seconds: float) -> Sample:
         try:
             for _ in range(ATTEMPTS):
                 was_slowed = self._speed.is_slowed()
-                figures = case.measure(load, door, self.seconds)
+                figures = case.measure(load, door, seconds)
                 load.becomes_idle(door)
                 is_slowed = was_slowed and self._speed.is_slowed()
                 if not is_slowed:
@@ -159,7 +186,7 @@ class Suite:
         for round_ in range(STARTS_A_ROUND * self.rounds):
             for one in ours:
                 with one.open() as opened:
-                    self._run.samples.append(Sample(one.name, "starts", round_, {"ms": opened.start_up_ms}))
+                    self._run.samples.append(Sample(one.name, "scale start-up", round_, {"ms": opened.start_up_ms}))
 
     def _cold_start(self, folder: Path) -> None:
         say("cold starts")

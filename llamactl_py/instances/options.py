@@ -200,7 +200,8 @@ def restore_options(text: str) -> InstanceOptions:
         options: InstanceOptions = restorer(InstanceOptions)(text)
     except (ValueError, RecursionError) as error:
         raise Invalid([Problem("options", f"stored options are not JSON: {error}")]) from None
-    backend(options.backend_type)
+    if options.backend_type not in BACKENDS:
+        backend(options.backend_type)  # says what is wrong with it
     return options
 
 

@@ -33,11 +33,13 @@ class Routes:
         self._entries = {entry.instance: entry for entry in entries}
         self._routes: dict[str, Route] = {}
         for entry in self._entries.values():
-            own = entry.served.default or (None if entry.served.open else entry.instance)  # no server knows our aliases
-            self._routes |= dict.fromkeys(entry.aliases, Route(entry.instance, own))
-            self._routes |= {name: Route(entry.instance) for name in entry.served.names}
-        for entry in self._entries.values():  # last: an instance's own name is never hidden by an alias
-            self._routes[entry.instance] = Route(entry.instance, entry.served.default)
+            if entry.aliases:
+                own = entry.served.default or (None if entry.served.open else entry.instance)  # no server knows our aliases
+                self._routes |= dict.fromkeys(entry.aliases, Route(entry.instance, own))
+            for name in entry.served.names:
+                self._routes[name] = Route(entry.instance)
+        for name, entry in self._entries.items():  # last: an instance's own name is never hidden by an alias
+            self._routes[name] = Route(name, entry.served.default)
 
     def find(self, model: str) -> Route:
         """The route of *model*: an instance's name, an alias, or `instance/model`. Raises UnknownModel with the nearest name."""

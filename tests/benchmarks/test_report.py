@@ -128,10 +128,11 @@ def test_memory_is_judged_by_what_is_kept() -> None:
 
 @pytest.mark.parametrize(("rps", "start_up", "holds"), [(950, 109, True), (880, 109, False), (950, 111, False)])
 def test_with_a_thousand_instances_the_worst_case_decides(rps: float, start_up: float, holds: bool) -> None:
+    ours, many = (150, 100, 90), (300, start_up, 90)  # one of three turns was disturbed
     run = run_of(
-        *(*rounds(OURS, "starts", "ms", 150, 100), *rounds(ONE_THOUSAND, "starts", "ms", 180, start_up)),
-        *(*rounds(OURS, "c64", "rps", 1000), *rounds(ONE_THOUSAND, "c64", "rps", rps)),
-        *(*rounds(OURS, "upload", "p50_ms", 10), *rounds(ONE_THOUSAND, "upload", "p50_ms", 9)),
+        *(*rounds(OURS, "scale start-up", "ms", *ours), *rounds(ONE_THOUSAND, "scale start-up", "ms", *many)),
+        *(*rounds(OURS, "scale c64", "rps", 1000), *rounds(ONE_THOUSAND, "scale c64", "rps", rps)),
+        *(*rounds(OURS, "scale upload", "p50_ms", 10), *rounds(ONE_THOUSAND, "scale upload", "p50_ms", 9)),
     )
     assert verdict(run, "1,000 instances", "10 %").holds is holds
 
@@ -168,7 +169,7 @@ def test_a_part_of_a_run_shows_only_the_bars_that_it_touches() -> None:
 
 
 def test_scale_has_a_table_of_its_own() -> None:
-    run = run_of(*rounds(OURS, "c64", "rps", 2), *rounds(ONE_THOUSAND, "c64", "rps", 3))
+    run = run_of(*rounds(OURS, "scale c64", "rps", 2), *rounds(ONE_THOUSAND, "scale c64", "rps", 3))
     assert ONE_THOUSAND not in report.table(run, next(table for table in PEERS if table.title == "64 connections"))
     assert ONE_THOUSAND in report.table(run, INSTANCES)
 
