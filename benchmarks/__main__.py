@@ -14,6 +14,7 @@ from benchmarks.results import Run, combine
 from benchmarks.suite import EXTRAS, NAMES, Suite
 
 HERE = Path(__file__).parent
+PATHS = ("--llama-swap", "--llamactl", "--json", "--output")
 
 
 def main() -> None:
@@ -23,15 +24,23 @@ def main() -> None:
     else:
         run = Suite(
             rounds=options.rounds,
+            turns=options.turns,
             seconds=options.seconds,
             only=options.only,
             candidates=options.candidates,
             llama_swap=options.llama_swap,
             llamactl=options.llamactl,
         ).measure()
+        run.typed = [typed(sys.argv[1:])]
         run.save(file := options.json or build.cache() / f"run-{time.strftime('%Y%m%d-%H%M%S')}.json")
         say(f"raw figures: {file}")
     write(run, options.output)
+
+
+def typed(words: Sequence[str]) -> str:
+    """The command, for others to repeat: where this machine has its files is left out."""
+    shown = ["PATH" if before in PATHS else word for before, word in zip(("", *words), words, strict=False)]
+    return " ".join(("python -m benchmarks", *shown))
 
 
 def write(run: Run, output: Path | None) -> None:
@@ -47,7 +56,8 @@ def write(run: Run, output: Path | None) -> None:
 def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     add = parser.add_argument
-    add("--rounds", type=_positive(int), help="how often everybody is measured, in turn [3]")
+    add("--rounds", type=_positive(int), help="how often everybody is started anew [3]")
+    add("--turns", type=_positive(int), help="how often in a round everybody is asked each case that ratios are taken of [8]")
     add("--seconds", type=_positive(float), help="about how long each case takes [1.5]")
     add("--quick", action="store_true", help="one round of one second, direct, llamactl-py and nginx, no growth: while tuning")
     add("--only", type=_names(*(case.name for case in CASES), *EXTRAS), metavar="CASE,...", help="these cases only")
@@ -64,6 +74,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
         options.candidates = options.candidates or ["direct", "llamactl-py", "nginx"]
         options.only = options.only or [case.name for case in CASES if not case.is_of_growth]
     options.rounds = options.rounds or (1 if options.quick else 3)
+    options.turns = options.turns or (1 if options.quick else 8)
     options.seconds = options.seconds or (1.0 if options.quick else 1.5)
     return options
 

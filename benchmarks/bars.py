@@ -1,4 +1,4 @@
-"""The bars of the data plane, and whether a run clears them. Ratios are taken round by round: machines drift meanwhile."""
+"""The bars of the data plane, and whether a run clears them. Ratios are taken turn by turn: machines drift meanwhile."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MB_AFTER = 30
 
 @dataclass(frozen=True)
 class Bar:
-    """*measured* gives a value for each round that has one; their median has to be at least, or at most, *limit*."""
+    """*measured* gives a value for each round or turn that has one; their median has to be at least, or at most, *limit*."""
 
     case: str
     demand: str
@@ -105,13 +105,13 @@ FEWEST_FOR_QUARTILES = 4
 
 
 SCALE_FIGURES = (
-    ("scale sequential", "p50_us", False),
-    ("scale c64", "rps", True),
-    ("scale paced100", "cpu_us", False),
-    ("scale paced400", "cpu_us", False),
-    ("scale upload", "p50_ms", False),
-    ("scale start-up", "ms", False),
-    ("scale idle", "mb", False),
+    ("sequential", "p50_us", False),
+    ("c64", "rps", True),
+    ("paced100", "cpu_us", False),
+    ("paced400", "cpu_us", False),
+    ("upload", "p50_ms", False),
+    ("starts", "ms", False),
+    ("start-up", "idle_mb", False),
 )
 
 BARS = (

@@ -23,11 +23,13 @@ FEWEST_SLICES = 8
 
 @dataclass(frozen=True)
 class Case:
-    """*measure* takes about as many seconds as it is told. Growth is asked of ourselves only, beside direct."""
+    """*measure* takes about as many seconds as it is told. *is_in_turns*: those whose ratios are judged; all candidates stand
+    side by side for them. Growth is asked of ourselves only, beside direct."""
 
     name: str
     title: str
     measure: Measure
+    is_in_turns: bool = False
     is_of_growth: bool = False
 
 
@@ -111,13 +113,13 @@ def _of_streams(told: Mapping[str, Any]) -> dict[str, float]:
 MANY = paced(2000, period_us=200_000, is_spread=True, longer=2)
 
 CASES = (
-    Case("sequential", "1 connection, one request after the other", connections(1)),
+    Case("sequential", "1 connection, one request after the other", connections(1), is_in_turns=True),
     Case("c8", "8 connections", connections(8)),
-    Case("c64", "64 connections", connections(64)),
+    Case("c64", "64 connections", connections(64), is_in_turns=True),
     # Before the streams: who cannot keep up with those is busy with them long after their clients have left.
-    Case("upload", "10 MiB bodies, the model at their end", upload),
-    Case("paced100", "100 streams, an event each 10 ms, in bursts", paced(100)),
-    Case("paced400", "400 streams, an event each 10 ms, in bursts", paced(400)),
+    Case("upload", "10 MiB bodies, the model at their end", upload, is_in_turns=True),
+    Case("paced100", "100 streams, an event each 10 ms, in bursts", paced(100), is_in_turns=True),
+    Case("paced400", "400 streams, an event each 10 ms, in bursts", paced(400), is_in_turns=True),
     Case("spread100", "100 streams, an event each 10 ms, evenly spread", paced(100, is_spread=True)),
     # As many events a second from one as from a hundred and from two thousand, so that the cost of each can be compared.
     Case("streams1", "1 stream, an event each 0.1 ms", paced(1, period_us=100), is_of_growth=True),

@@ -12,10 +12,11 @@ from benchmarks.tables import Table
 
 LARGEST_IMPORTS = 10
 METHOD = """\
-Written by `python -m benchmarks` ([how](README.md)). Each cell is the median of {rounds} rounds (smallest–largest); the
-candidates are measured in turn, each started anew in every round. The candidate has processor 0 to itself; backend, clients and
-everything else share processor 1. `direct` is the clients and the backend with nobody in between: what the others are read
-against, and the proof that these are not what is measured. CPU is the candidate's own, of all its processes, without the
+Written by `python -m benchmarks` ([how](README.md)). Each cell is a median (smallest–largest) of {rounds} rounds, in each of
+which the candidates are started anew; of {turns} turns where ratios are judged: there all are up, and each is asked for a moment,
+one after the other. The candidate has processor 0 to itself; backend, clients and everything else share processor 1. `direct` is
+the clients and the backend with nobody in between: what the others are read against, and the proof that these are not what is
+measured. CPU is the candidate's own, of all its processes, without the
 backend's. Requests per second and their p50 are those of the better slices of 50 ms, as neighbours slow a shared machine for
 moments; "all in all" is of the whole case. Every byte of every answer is compared with what the backend sent (LiteLLM writes
 answers anew: there, each event's mark and order)."""
@@ -30,17 +31,19 @@ def page(run: Run, plot: str | None) -> str:
 
 
 def _parts(run: Run, plot: str | None) -> Iterator[str]:
-    rounds = len({sample.round for sample in run.samples if sample.case in ("c64", "sequential")})
+    rounds, turns = (len({sample.round for sample in run.samples if sample.case == case}) for case in ("start-up", "sequential"))
     yield "# Figures beside peers"
-    yield METHOD.format(rounds=rounds)
+    yield METHOD.format(rounds=rounds, turns=turns)
     yield f"{run.machine}. Measured {', '.join(run.taken)}."
+    if run.typed:
+        yield "\n".join(("```console", *(f"$ {command}" for command in run.typed), "```"))
     yield "\n".join(f"* {name}: {version}" for name, version in run.versions.items() if name not in AT_SCALE)
     yield _troubles(run)
     if plot:
         yield f"![medians and ranges]({plot})"
     verdicts = [verdict for verdict in bars.verdicts(run) if plot or verdict.spread]
     if verdicts:
-        yield "## Bars\n\nRatios are taken within a round; a bar is judged by their median, in each run too."
+        yield "## Bars\n\nRatios are taken within a turn; a bar is judged by their median, in each run too."
         yield verdict_table(verdicts, run.apart())
     yield "## Cases"
     yield from (table(run, one) for one in tables.PEERS)

@@ -44,6 +44,8 @@ class Run:
     samples: list[Sample] = field(default_factory=list)
     imports_ms: dict[str, float] = field(default_factory=dict)
     """Where our start-up goes: milliseconds of each package's own imports, as `-X importtime` tells."""
+    typed: list[str] = field(default_factory=list)
+    """The command of each run."""
     rounds_of_runs: list[int] = field(default_factory=list)
     """Where it was put together of several."""
 
@@ -95,6 +97,7 @@ def combine(files: Iterable[Path]) -> Run:
         before = sum(whole.rounds_of_runs[:number])
         whole.samples += [replace(sample, round=sample.round + before) for sample in run.samples]
         whole.taken += run.taken
+        whole.typed += run.typed
         whole.versions |= run.versions
         whole.missing |= run.missing
     measured = {name for sample in whole.samples for name in (sample.candidate, sample.case.replace("-", " "))}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -22,10 +22,12 @@ from benchmarks.candidates.nginx import Nginx
 from benchmarks.candidates.ours import Ours
 from benchmarks.cases import CASES, Case
 from benchmarks.load import Door, Load, Wrong
-from benchmarks.names import ALL_PYTHON, AT_SCALE, FEW_THREADS, ONE_THOUSAND, OURS
+from benchmarks.names import ALL_PYTHON, AT_SCALE, FEW_THREADS, OURS
 from benchmarks.results import Run, Sample
 
-AT_EVERY_SCALE = frozenset({"sequential", "c64", "upload", "paced100", "paced400"})
+ALONE = frozenset({ALL_PYTHON, FEW_THREADS, "litellm"})
+"""Who takes no turns: nothing is judged by them, and LiteLLM is busy for long with what it is asked."""
+NOT_AT_SCALE = frozenset(case.name for case in CASES if not case.is_in_turns)
 NAMES = ("direct", OURS, "nginx", "llama-swap", "llamactl", "litellm", "scale")
 """`scale` stands for llamactl-py with 100 and with 1,000 instances, before a server of few threads, and all in Python."""
 EXTRAS = ("start-up", "cold-start")
@@ -33,8 +35,8 @@ BUSY = "not asked: it was still busy with what clients had given up before"
 COLD_STARTS_A_ROUND = 5
 PHASES_A_ROUND = 3
 STARTS_A_ROUND = 24
-TURNS_A_ROUND = 8
-"""Of those that are up side by side; half as long each as the cases of a round."""
+TURN = 2 / 3
+"""How much shorter a case is that is asked in turns."""
 ATTEMPTS = 4
 """At a case while something else slows the processor; the last one counts, whatever it shows."""
 RESTS = 4
@@ -46,6 +48,8 @@ class Suite:
     """What is to be measured; None means everything."""
 
     rounds: int
+    turns: int
+    """In each round."""
     seconds: float
     only: list[str] | None
     candidates: list[str] | None
@@ -69,37 +73,26 @@ class Suite:
 
     def _measure(self, bench: Bench, load: Load) -> None:
         able = [candidate for candidate in self._chosen() if self._can_prepare(candidate, bench)]
-        ours = {one.name: one for one in able if isinstance(one, Ours)}
-        scales = [one for name, one in ours.items() if name in (OURS, *AT_SCALE)]
         for round_ in range(self.rounds):
-            for candidate in able:
-                if candidate.name not in AT_SCALE:
-                    self._keep(candidate.name, round_, self._round(candidate, load, round_))
-            if len(scales) > 1:
-                self._keep(ONE_THOUSAND, round_, self._side_by_side(scales, load, round_))
+            say(f"round {round_ + 1} of {self.rounds}")
+            with ExitStack() as stack:
+                doors = {one: door for one in able if (door := self._door(one, stack, load, round_))}
+                self._in_turn({one: door for one, door in doors.items() if one.name not in ALONE}, load, round_)
+                for one, door in doors.items():
+                    self._one_by_one(one, door, load, round_)
+        ours = {one.name: one for one in able if isinstance(one, Ours)}
         if OURS in ours and self._wants("start-up"):
             self._start_up(ours[OURS], bench.folder)
-            self._starts(scales)
+            self._starts([one for name, one in ours.items() if name in (OURS, *AT_SCALE)])
         if OURS in ours and self._wants("cold-start"):
             self._cold_start(bench.folder)
 
-    def _keep(self, name: str, round_: int, samples: Iterator[Sample]) -> None:
-        """What was measured before something goes wrong, too."""
-        say(f"round {round_ + 1} of {self.rounds}: {name}")
-        try:
-            for sample in samples:
-                self._run.samples.append(sample)
-        except (Wrong, NotMeasured, TimeoutError, psutil.Error) as wrong:
-            self._run.samples.append(Sample(name, "start-up", round_, failure=str(wrong)))
-            say(f"{name}: {wrong}")
-
     def _chosen(self) -> list[Candidate]:
-        at_scale = [Ours(name, count) for name, count in AT_SCALE.items()]
+        at_scale = [Ours(name, count, NOT_AT_SCALE) for name, count in AT_SCALE.items()]
         peers = (Nginx(), LlamaSwap(self.llama_swap), Llamactl(self.llamactl), LiteLLM())
         cases = frozenset(case.name for case in CASES)
         few_threads = Ours(FEW_THREADS, skips=cases - {"c8", "c64"}, has_few_threads=True)
         all_python = Ours(ALL_PYTHON, skips=cases - {"c64", "paced100", "paced400", "spread100"}, is_compiled=False)
-        # who is compared with whom stands side by side: machines drift
         everybody: list[Candidate] = [Direct(), Ours(OURS), all_python, *peers, few_threads, *at_scale]
         wanted = self.candidates
         return [
@@ -118,47 +111,54 @@ class Suite:
             return False
         return True
 
-    def _round(self, candidate: Candidate, load: Load, round_: int) -> Iterator[Sample]:
-        def sample(case: str, **figures: float) -> Sample:
-            return Sample(candidate.name, case, round_, figures)
+    def _door(self, candidate: Candidate, stack: ExitStack, load: Load, round_: int) -> Door | None:
+        """Start it, and once before: then its files are in memory, as they are where it is in use. None if it does not start."""
+        try:
+            with candidate.open():
+                pass
+            opened = stack.enter_context(candidate.open())
+            load.warm_up(opened.door)
+            if opened.door.process:
+                load.becomes_idle(opened.door)
+                figures = {"ms": opened.start_up_ms, "idle_mb": load.resident_mb(opened.door)}
+                self._run.samples.append(Sample(candidate.name, "start-up", round_, figures))
+        except (Wrong, NotMeasured, TimeoutError, psutil.Error) as wrong:
+            say(f"{candidate.name}: {wrong}")
+            self._run.samples.append(Sample(candidate.name, "start-up", round_, failure=str(wrong)))
+            return None
+        return opened.door
 
-        with candidate.open() as opened:
-            door = opened.door
-            load.warm_up(door)
-            if door.process:
-                load.becomes_idle(door)
-                yield sample("start-up", ms=opened.start_up_ms, idle_mb=load.resident_mb(door))
-            yield from self._cases(candidate, load, door, round_)
-            if door.process:
-                at_once = load.resident_mb(door)
-                time.sleep(RESTS * self.seconds)
-                yield sample("after", mb=load.resident_mb(door), at_once_mb=at_once)
+    def _in_turn(self, doors: Mapping[Candidate, Door], load: Load, round_: int) -> None:
+        """All are up, and each case is asked of one after the other, again and again: a machine that drifts does so for all."""
+        for turn in range(round_ * self.turns, (round_ + 1) * self.turns):
+            say(f"turn {turn + 1} of {self.rounds * self.turns}")
+            first = turn % max(1, len(doors))
+            order = [*doors.items()][first:] + [*doors.items()][:first]
+            for case in CASES:
+                if case.is_in_turns and self._wants(case.name):
+                    for one, door in order:
+                        self._run.samples.append(self._case(one.name, case, load, door, turn, TURN * self.seconds))
 
-    def _cases(self, candidate: Candidate, load: Load, door: Door, round_: int) -> Iterator[Sample]:
-        is_busy = False
+    def _one_by_one(self, candidate: Candidate, door: Door, load: Load, round_: int) -> None:
+        """The other cases, and what it keeps of the memory that it needed."""
+        say(f"{candidate.name} by itself")
+        is_busy, alone = False, candidate.name in ALONE
         for case in CASES:
-            if not self._wants(case.name) or case.name in candidate.skips:
+            if not self._wants(case.name) or case.name in candidate.skips or (case.is_in_turns and not alone):
                 continue
             if is_busy:
-                yield Sample(candidate.name, case.name, round_, failure=BUSY)
+                self._run.samples.append(Sample(candidate.name, case.name, round_, failure=BUSY))
                 continue
-            yield self._case(candidate.name, case, load, door, round_, self.seconds)
+            self._run.samples.append(self._case(candidate.name, case, load, door, round_, self.seconds))
             is_busy = not load.becomes_idle(door)
-
-    def _side_by_side(self, scales: Sequence[Ours], load: Load, round_: int) -> Iterator[Sample]:
-        """All are up, and each case is asked of one after the other, again and again: what differs is no drift."""
-        with ExitStack() as stack:
-            doors = {one.name: stack.enter_context(one.open()).door for one in scales}
-            for name, door in doors.items():
-                load.warm_up(door)
-                load.becomes_idle(door)
-                yield Sample(name, "scale idle", round_, {"mb": load.resident_mb(door)})
-            for turn in range(round_ * TURNS_A_ROUND, (round_ + 1) * TURNS_A_ROUND):
-                for case in CASES:
-                    if case.name in AT_EVERY_SCALE and self._wants(case.name):
-                        for name, door in doors.items():
-                            sample = self._case(name, case, load, door, turn, self.seconds / 2)
-                            yield replace(sample, case=f"scale {case.name}")
+        if door.process:
+            try:
+                figures = {"at_once_mb": load.resident_mb(door)}
+                time.sleep(RESTS * self.seconds)
+                figures["mb"] = load.resident_mb(door)
+                self._run.samples.append(Sample(candidate.name, "after", round_, figures))
+            except (Wrong, psutil.Error) as wrong:
+                self._run.samples.append(Sample(candidate.name, "after", round_, failure=str(wrong)))
 
     def _case(self, name: str, case: Case, load: Load, door: Door, round_: int, seconds: float) -> Sample:
         try:
@@ -186,7 +186,7 @@ class Suite:
         for round_ in range(STARTS_A_ROUND * self.rounds):
             for one in ours:
                 with one.open() as opened:
-                    self._run.samples.append(Sample(one.name, "scale start-up", round_, {"ms": opened.start_up_ms}))
+                    self._run.samples.append(Sample(one.name, "starts", round_, {"ms": opened.start_up_ms}))
 
     def _cold_start(self, folder: Path) -> None:
         say("cold starts")

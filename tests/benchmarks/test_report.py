@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import bars, plot, report
-from benchmarks.__main__ import arguments
+from benchmarks.__main__ import arguments, typed
 from benchmarks.cases import CASES
 from benchmarks.names import ONE_THOUSAND, OURS
 from benchmarks.results import Run, Sample, combine
@@ -130,14 +130,22 @@ def test_memory_is_judged_by_what_is_kept() -> None:
 def test_with_a_thousand_instances_the_worst_case_decides(rps: float, start_up: float, holds: bool) -> None:
     ours, many = (150, 100, 90), (300, start_up, 90)  # one of three turns was disturbed
     run = run_of(
-        *(*rounds(OURS, "scale start-up", "ms", *ours), *rounds(ONE_THOUSAND, "scale start-up", "ms", *many)),
-        *(*rounds(OURS, "scale c64", "rps", 1000), *rounds(ONE_THOUSAND, "scale c64", "rps", rps)),
-        *(*rounds(OURS, "scale upload", "p50_ms", 10), *rounds(ONE_THOUSAND, "scale upload", "p50_ms", 9)),
+        *(*rounds(OURS, "starts", "ms", *ours), *rounds(ONE_THOUSAND, "starts", "ms", *many)),
+        *(*rounds(OURS, "c64", "rps", 1000), *rounds(ONE_THOUSAND, "c64", "rps", rps)),
+        *(*rounds(OURS, "upload", "p50_ms", 10), *rounds(ONE_THOUSAND, "upload", "p50_ms", 9)),
     )
     assert verdict(run, "1,000 instances", "10 %").holds is holds
 
 
 # ---- the page
+
+
+def test_the_page_says_what_was_typed_and_not_where() -> None:
+    command = typed(["--rounds", "2", "--llama-swap", "/home/me/llama-swap", "--json", "x.json", "--only", "c64"])
+    assert command == "python -m benchmarks --rounds 2 --llama-swap PATH --json PATH --only c64"
+    run = run_of(*rounds(OURS, "c64", "rps", 1))
+    run.typed = [command, command]
+    assert f"```console\n$ {command}\n$ {command}\n```" in report.page(run, None)
 
 
 def test_the_page_shows_medians_ranges_verdicts_and_who_is_missing() -> None:
@@ -153,7 +161,10 @@ def test_the_page_shows_medians_ranges_verdicts_and_who_is_missing() -> None:
     assert "llamactl is **not measured**: its binary is given with" in page
     assert "litellm **failed** in `upload`, 1 x: no request" in page
     assert "![medians and ranges](results.svg)" in page
-    assert "median of 3 rounds" in page
+    assert "of 0 rounds" in page  # nobody was started
+    run.samples += [*rounds(OURS, "start-up", "ms", 1, 2), *rounds(OURS, "sequential", "p50_us", 1, 2, 3)]
+    assert "a median (smallest–largest) of 2 rounds" in report.page(run, None)
+    assert "of 3 turns" in report.page(run, None)
 
 
 @pytest.mark.parametrize(("waited", "is_told"), [((0.01, 0.2, 0.02), False), ((0.1, 0.2, 0.02), True)])
@@ -169,7 +180,7 @@ def test_a_part_of_a_run_shows_only_the_bars_that_it_touches() -> None:
 
 
 def test_scale_has_a_table_of_its_own() -> None:
-    run = run_of(*rounds(OURS, "scale c64", "rps", 2), *rounds(ONE_THOUSAND, "scale c64", "rps", 3))
+    run = run_of(*rounds(OURS, "c64", "rps", 2), *rounds(ONE_THOUSAND, "c64", "rps", 3))
     assert ONE_THOUSAND not in report.table(run, next(table for table in PEERS if table.title == "64 connections"))
     assert ONE_THOUSAND in report.table(run, INSTANCES)
 
