@@ -14,7 +14,7 @@ help:
 	@echo "make test-soak     long repetitions (about 10 minutes)"
 	@echo "make test-vllm     a real vLLM on the CPU (installs 3 GB once; then about 10 minutes)"
 	@echo "make test-llama-cpp-python   a real llama-cpp-python server (compiled once, 4 minutes)"
-	@echo "make bench         figures beside peers (about 10 minutes; BENCH_FLAGS, see benchmarks/README.md)"
+	@echo "make bench         figures beside peers (half an hour; BENCH_FLAGS, see benchmarks/README.md)"
 	@echo "make llama-server  a llama-server of your own (compiled once, 5 minutes); prints where it is"
 	@echo "make clean         remove $(VENV) and caches"
 
