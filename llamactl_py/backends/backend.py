@@ -190,12 +190,10 @@ class Backend(Struct, frozen=True):
 
     def is_router(self, options: Options) -> bool:
         """True when the server gets no model of its own and finds models by the names in requests."""
-        return self.has_router and not self._names_a_model(options)
+        return self.has_router and not any(map(options.get, self.model_keys)) and not self._extra_names_a_model(options)
 
-    def _names_a_model(self, options: Options) -> bool:
-        """True when an option, or a flag among the words in extra_args, is one of *model_keys*."""
-        if any(map(options.get, self.model_keys)):
-            return True
+    def _extra_names_a_model(self, options: Options) -> bool:
+        """True when a flag among the words in extra_args is one of *model_keys*."""
         extra = options.get(EXTRA)
         for word in extra if isinstance(extra, list) else ():
             hit = self.catalogue.by_word(str(word).partition("=")[0])

@@ -13,13 +13,12 @@ from llamactl_py.backends.backend import Backend, Options, Served, StopRule
 
 
 def _serves(kind: Backend, options: Options, name: str) -> Served:
-    return Served(default=None, names=_aliases(options, name), open=kind.is_router(options))
+    said = options.get("alias")
+    return Served(default=None, names=_aliases(str(said), name) if said else (), open=kind.is_router(options))
 
 
-def _aliases(options: Options, name: str) -> tuple[str, ...]:
-    if not (said := options.get("alias")):
-        return ()
-    return tuple(dict.fromkeys(alias for each in str(said).split(",") if (alias := each.strip()) not in ("", name)))
+def _aliases(said: str, name: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(alias for each in said.split(",") if (alias := each.strip()) not in ("", name)))
 
 
 LLAMA_CPP = Backend(

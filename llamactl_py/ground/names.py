@@ -13,7 +13,10 @@ from llamactl_py.ground.fields import Rule
 InstanceName = NewType("InstanceName", str)
 
 MAX_NAME = 50
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
+NAME_SCHEMA: dict[str, Any] = {"pattern": "^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_-])?$", "minLength": 1, "maxLength": MAX_NAME}
+"""What a name of an instance is, in JSON Schema."""
+
+_NAME = re.compile(NAME_SCHEMA["pattern"])
 
 
 def instance_name(text: str) -> InstanceName:
@@ -21,18 +24,14 @@ def instance_name(text: str) -> InstanceName:
 
     Raises InvalidName. (llamactl's rule, less the names that mean something to a file system or to a shell: '.', '..', '-rf'.)
     """
+    if len(text) <= MAX_NAME and _NAME.fullmatch(text):
+        return InstanceName(text)
     if not text:
         raise InvalidName([Problem("name", "an instance needs a name")])
     if len(text) > MAX_NAME:
         raise InvalidName([Problem("name", f"{text[:20]!r}... has {len(text)} characters; at most {MAX_NAME} are allowed")])
-    if not _NAME.fullmatch(text) or text.endswith("."):
-        allowed = "letters, digits, '.', '_' and '-', beginning with a letter, a digit or '_' and not ending with '.'"
-        raise InvalidName([Problem("name", f"{text!r} is not usable: take {allowed}")])
-    return InstanceName(text)
-
-
-NAME_SCHEMA: dict[str, Any] = {"pattern": "^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_-])?$", "minLength": 1, "maxLength": MAX_NAME}
-"""The same rule in JSON Schema."""
+    allowed = "letters, digits, '.', '_' and '-', beginning with a letter, a digit or '_' and not ending with '.'"
+    raise InvalidName([Problem("name", f"{text!r} is not usable: take {allowed}")])
 
 
 def _group(text: str) -> None:
