@@ -67,6 +67,8 @@ async def to_its_end(thing: Coroutine[Any, Any, T]) -> T:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # the one who would have been told has left
         raise
 
 

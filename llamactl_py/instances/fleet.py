@@ -15,7 +15,7 @@ from enum import StrEnum
 from msgspec import Struct, field
 
 from llamactl_py.ground.clock import Now
-from llamactl_py.ground.errors import Changed, Declared, Invalid, LimitReached, NameTaken, NotFound, nearest
+from llamactl_py.ground.errors import Changed, Conflict, Declared, Invalid, LimitReached, NameTaken, NotFound, nearest
 from llamactl_py.ground.names import instance_name
 from llamactl_py.ground.waiting import to_its_end
 from llamactl_py.instances.command import Workshop
@@ -187,7 +187,7 @@ class Fleet(Struct):
         return warnings
 
     async def delete(self, name: str, *, expected: Collection[str] | None = None) -> None:
-        """Forget one that is at rest and that nobody can claim (`Dispatcher.retiring`). Raises NotFound, Changed,
+        """Forget one that is at rest and that nobody can claim (`Dispatcher.retiring`). Raises NotFound, Changed, Conflict,
         StorageFailed."""
         async with self._writing:  # a change under way is seen first
             instance = self._take_out(name, expected)
@@ -197,7 +197,9 @@ class Fleet(Struct):
         """Out of the fleet before the await: nobody can start it while its row is being removed."""
         instance = self.get(name)
         refuse_changed(instance, expected)
-        assert instance.state in AT_REST, instance
+        if instance.state not in AT_REST or instance.is_wanted:  # its owner would go on with one that nobody knows
+            what = "about to start" if instance.state in AT_REST else instance.state.value
+            raise Conflict(f"instance {name!r} is {what}; stop it first, or delete it with force")
         return self._instances.pop(name)
 
     async def _forget(self, instance: Instance) -> None:

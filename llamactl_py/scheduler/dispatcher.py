@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import insort
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cached_property
@@ -60,7 +61,7 @@ class Dispatcher:
         self._fleet = fleet
         self._limits = limits
         self._claims: list[Claim] = []
-        self._retiring: set[Instance] = set()
+        self._retiring: Counter[Instance] = Counter()
         self._closed = False
         self._changed = asyncio.Event()
         self._wakes_at = 0.0
@@ -187,12 +188,13 @@ class Dispatcher:
         """
         if not force and (instance.state not in AT_REST or instance.is_wanted):
             raise Conflict(f"instance {instance.name!r} is {instance.state.value}; stop it first, or delete it with force")
-        self._retiring.add(instance)
+        self._retiring[instance] += 1  # several may delete it at once, and the first may leave before it is done
         try:
             await self.stop(instance)
             yield
         finally:
-            self._retiring.discard(instance)
+            self._retiring[instance] -= 1
+            self._retiring = +self._retiring
 
     # -- the life of the daemon -------------------------------------------------------------------------------------------
 

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
-from llamactl_py.ground.waiting import Watched, first_of, within
+from llamactl_py.ground.waiting import Watched, first_of, to_its_end, within
 
 
 async def turn() -> None:
@@ -104,6 +105,29 @@ async def test_cancelling_who_waits_cancels_what_it_waits_for() -> None:
         await waiting
     assert sorted(log) == ["a ended", "b ended"]
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_what_a_caller_that_left_would_have_been_told_is_no_unheard_error() -> None:
+    unheard: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: unheard.append(what))
+    go = asyncio.Event()
+
+    async def fails() -> None:
+        await go.wait()
+        raise ConnectionError("refused")
+
+    caller = asyncio.ensure_future(to_its_end(fails()))
+    await turn()
+    caller.cancel()
+    await turn()
+    assert not caller.done()
+    go.set()
+    await asyncio.wait([caller])
+    assert caller.cancelled()
+    del caller
+    gc.collect()
+    await turn()
+    assert unheard == []
 
 
 async def test_within_says_whether_it_was_in_time() -> None:

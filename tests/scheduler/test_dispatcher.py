@@ -835,6 +835,39 @@ async def test_a_restart_of_what_is_at_rest_is_a_start(life: Life) -> None:
 
 
 @in_virtual_time
+async def test_of_two_who_delete_it_at_once_the_first_may_leave() -> None:
+    async with world() as w:
+        a = await w.create("a")
+        first = asyncio.Event()
+
+        async def retire_until(left: asyncio.Event) -> None:
+            async with w.dispatcher.retiring(a, force=True):
+                await left.wait()
+
+        leaving = asyncio.create_task(retire_until(first))
+        async with w.dispatcher.retiring(a, force=True):
+            first.set()
+            await leaving
+            with pytest.raises(NotFound, match="is being deleted"):
+                await w.dispatcher.start(a)
+            await w.fleet.delete("a")
+        assert not w.dispatcher._retiring
+
+
+@in_virtual_time
+async def test_one_that_is_wanted_is_not_deleted() -> None:
+    async with world() as w:
+        a = await w.create("a")
+        a.want_up()
+        with pytest.raises(Conflict, match="'a' is about to start"):
+            await w.fleet.delete("a")
+        await w.until(a, READY)
+        with pytest.raises(Conflict, match="'a' is ready"):
+            await w.fleet.delete("a")
+        assert list(w.fleet) == [a]
+
+
+@in_virtual_time
 async def test_what_is_up_is_deleted_only_with_force() -> None:
     async with world() as w:
         a = await w.create("a", Life(load=1, term=5))
