@@ -74,11 +74,11 @@ def test_what_was_measured_on_a_slowed_processor_is_measured_again(
         measured.append(seconds)
         return {"rps": len(measured)}
 
-    suite = Suite(rounds=1, seconds=0.1, only=None, candidates=None, llama_swap=None, llamactl=None)
+    suite = Suite(rounds=1, turns=1, seconds=0.1, only=None, candidates=None, llama_swap=None, llamactl=None)
     is_slowed = answers(*looks)
     monkeypatch.setattr(machine.Speed, "is_slowed", lambda _: is_slowed())
     suite._speed = object.__new__(machine.Speed)
     load = Load(Programs(Path(), Path(), Path()), Path())
-    sample = suite._case("nginx", Case("c64", "", measure), load, Door(1), 0)
+    sample = suite._case("nginx", Case("c64", "", measure), load, Door(1), 0, 0.1)
     assert len(measured) == attempts
     assert sample.figures == {"rps": attempts, "slowed": slowed}
