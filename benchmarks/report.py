@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from benchmarks import bars, tables
-from benchmarks.names import AT_SCALE
+from benchmarks.names import AT_SCALE, OURS
 from benchmarks.results import Run, Spread
 from benchmarks.tables import Table
 
@@ -16,10 +16,9 @@ Written by `python -m benchmarks` ([how](README.md)). Each cell is a median (sma
 which the candidates are started anew; of {turns} turns where ratios are judged: there all are up, and each is asked for a moment,
 one after the other. The candidate has processor 0 to itself; backend, clients and everything else share processor 1. `direct` is
 the clients and the backend with nobody in between: what the others are read against, and the proof that these are not what is
-measured. CPU is the candidate's own, of all its processes, without the
-backend's. Requests per second and their p50 are those of the better slices of 50 ms, as neighbours slow a shared machine for
-moments; "all in all" is of the whole case. Every byte of every answer is compared with what the backend sent (LiteLLM writes
-answers anew: there, each event's mark and order)."""
+measured. CPU is the candidate's own, of all its processes, without the backend's. Requests per second and their p50 are those of
+the better slices of 50 ms, as neighbours slow a shared machine for moments; "all in all" is of the whole case. Every byte of
+every answer is compared with what the backend sent (LiteLLM writes answers anew: there, each event's mark and order)."""
 WAITED = 0.03
 """Share of its time that nginx, which has no second thread to wait for, may wait for a processor of its own."""
 MARKS = {True: "holds", False: "**missed**", None: "not measured"}
@@ -31,7 +30,8 @@ def page(run: Run, plot: str | None) -> str:
 
 
 def _parts(run: Run, plot: str | None) -> Iterator[str]:
-    rounds, turns = (len({sample.round for sample in run.samples if sample.case == case}) for case in ("start-up", "sequential"))
+    rounds = len({sample.round for sample in run.samples if sample.case == "start-up"})
+    turns = len(run.rounds(OURS, "sequential", "p50_us"))
     yield "# Figures beside peers"
     yield METHOD.format(rounds=rounds, turns=turns)
     yield f"{run.machine}. Measured {', '.join(run.taken)}."
