@@ -95,6 +95,7 @@ def worst_with_a_thousand(run: Run) -> Sequence[float]:
 
 
 def better_quartile(values: Sequence[float], is_better_when_more: bool) -> float:
+    """The median where there are too few for quartiles."""
     if len(values) < FEWEST_FOR_QUARTILES:
         return statistics.median(values)
     lower, _, upper = statistics.quantiles(values, n=4)
@@ -102,8 +103,6 @@ def better_quartile(values: Sequence[float], is_better_when_more: bool) -> float
 
 
 FEWEST_FOR_QUARTILES = 4
-
-
 SCALE_FIGURES = (
     ("sequential", "p50_us", False),
     ("c64", "rps", True),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -23,7 +24,7 @@ from benchmarks.candidates.ours import Ours
 from benchmarks.cases import CASES, Case
 from benchmarks.load import Door, Load, Wrong
 from benchmarks.names import ALL_PYTHON, AT_SCALE, FEW_THREADS, OURS
-from benchmarks.results import Run, Sample
+from benchmarks.results import Figures, Run, Sample
 
 ALONE = frozenset({ALL_PYTHON, FEW_THREADS, "litellm"})
 """Who takes no turns: nothing is judged by them, and LiteLLM is busy for long with what it is asked."""
@@ -79,7 +80,8 @@ class Suite:
                 doors = {one: door for one in able if (door := self._door(one, stack, load, round_))}
                 self._in_turn({one: door for one, door in doors.items() if one.name not in ALONE}, load, round_)
                 for one, door in doors.items():
-                    self._one_by_one(one, door, load, round_)
+                    if one.name not in AT_SCALE:
+                        self._by_itself(one, door, load, round_)
         ours = {one.name: one for one in able if isinstance(one, Ours)}
         if OURS in ours and self._wants("start-up"):
             self._start_up(ours[OURS], bench.folder)
@@ -111,22 +113,33 @@ class Suite:
             return False
         return True
 
+    def _keep(self, name: str, case: str, round_: int, measure: Callable[[], Figures]) -> bool:
+        """What *measure* gives, or why it gives nothing: one that fails takes nobody else's figures with it. False if it does."""
+        try:
+            figures, failure = measure(), ""
+        except (Wrong, NotMeasured, TimeoutError, psutil.Error) as wrong:
+            figures, failure = {}, str(wrong) or type(wrong).__name__
+            say(f"{name}, {case}: {wrong}")
+        if figures or failure:
+            self._run.samples.append(Sample(name, case, round_, figures, failure))
+        return not failure
+
     def _door(self, candidate: Candidate, stack: ExitStack, load: Load, round_: int) -> Door | None:
         """Start it, and once before: then its files are in memory, as they are where it is in use. None if it does not start."""
-        try:
+        doors: list[Door] = []
+
+        def start() -> Figures:
             with candidate.open():
                 pass
             opened = stack.enter_context(candidate.open())
-            load.warm_up(opened.door)
-            if opened.door.process:
-                load.becomes_idle(opened.door)
-                figures = {"ms": opened.start_up_ms, "idle_mb": load.resident_mb(opened.door)}
-                self._run.samples.append(Sample(candidate.name, "start-up", round_, figures))
-        except (Wrong, NotMeasured, TimeoutError, psutil.Error) as wrong:
-            say(f"{candidate.name}: {wrong}")
-            self._run.samples.append(Sample(candidate.name, "start-up", round_, failure=str(wrong)))
-            return None
-        return opened.door
+            doors.append(door := opened.door)
+            load.warm_up(door)
+            if not door.process:
+                return {}
+            load.becomes_idle(door)
+            return {"ms": opened.start_up_ms, "idle_mb": load.resident_mb(door)}
+
+        return doors[0] if self._keep(candidate.name, "start-up", round_, start) else None
 
     def _in_turn(self, doors: Mapping[Candidate, Door], load: Load, round_: int) -> None:
         """All are up, and each case is asked of one after the other, again and again: a machine that drifts does so for all."""
@@ -137,9 +150,9 @@ class Suite:
             for case in CASES:
                 if case.is_in_turns and self._wants(case.name):
                     for one, door in order:
-                        self._run.samples.append(self._case(one.name, case, load, door, turn, TURN * self.seconds))
+                        self._case(one.name, case, load, door, turn, TURN * self.seconds)
 
-    def _one_by_one(self, candidate: Candidate, door: Door, load: Load, round_: int) -> None:
+    def _by_itself(self, candidate: Candidate, door: Door, load: Load, round_: int) -> None:
         """The other cases, and what it keeps of the memory that it needed."""
         say(f"{candidate.name} by itself")
         is_busy, alone = False, candidate.name in ALONE
@@ -149,19 +162,19 @@ class Suite:
             if is_busy:
                 self._run.samples.append(Sample(candidate.name, case.name, round_, failure=BUSY))
                 continue
-            self._run.samples.append(self._case(candidate.name, case, load, door, round_, self.seconds))
+            self._case(candidate.name, case, load, door, round_, self.seconds)
             is_busy = not load.becomes_idle(door)
-        if door.process:
-            try:
-                figures = {"at_once_mb": load.resident_mb(door)}
-                time.sleep(RESTS * self.seconds)
-                figures["mb"] = load.resident_mb(door)
-                self._run.samples.append(Sample(candidate.name, "after", round_, figures))
-            except (Wrong, psutil.Error) as wrong:
-                self._run.samples.append(Sample(candidate.name, "after", round_, failure=str(wrong)))
 
-    def _case(self, name: str, case: Case, load: Load, door: Door, round_: int, seconds: float) -> Sample:
-        try:
+        def memory() -> Figures:
+            at_once = load.resident_mb(door)
+            time.sleep(RESTS * self.seconds)  # in which it may give back what it needed
+            return {"at_once_mb": at_once, "mb": load.resident_mb(door)}
+
+        if door.process:
+            self._keep(candidate.name, "after", round_, memory)
+
+    def _case(self, name: str, case: Case, load: Load, door: Door, round_: int, seconds: float) -> None:
+        def measure() -> Figures:
             for _ in range(ATTEMPTS):
                 was_slowed = self._speed.is_slowed()
                 figures = case.measure(load, door, seconds)
@@ -169,10 +182,9 @@ class Suite:
                 is_slowed = was_slowed and self._speed.is_slowed()
                 if not is_slowed:
                     break
-            return Sample(name, case.name, round_, {**figures, "slowed": is_slowed})
-        except Wrong as wrong:
-            say(f"{name}, {case.name}: {wrong}")
-            return Sample(name, case.name, round_, failure=str(wrong))
+            return {**figures, "slowed": is_slowed}
+
+        self._keep(name, case.name, round_, measure)
 
     def _start_up(self, ours: Ours, folder: Path) -> None:
         say("where our start-up goes")
@@ -185,8 +197,7 @@ class Suite:
         say("start-up with 1, 100 and 1,000 instances")
         for round_ in range(STARTS_A_ROUND * self.rounds):
             for one in ours:
-                with one.open() as opened:
-                    self._run.samples.append(Sample(one.name, "starts", round_, {"ms": opened.start_up_ms}))
+                self._keep(one.name, "starts", round_, partial(_start, one))
 
     def _cold_start(self, folder: Path) -> None:
         say("cold starts")
@@ -198,6 +209,11 @@ class Suite:
 
     def _wants(self, case: str) -> bool:
         return not self.only or case in self.only
+
+
+def _start(candidate: Candidate) -> Figures:
+    with candidate.open() as opened:
+        return {"ms": opened.start_up_ms}
 
 
 def say(what: str) -> None:

@@ -18,7 +18,8 @@ from llamactl_py.auth.hosts import names_us
 from llamactl_py.auth.keys import digest
 from llamactl_py.auth.policy import ANYBODY, OPENS, Access, Caller, may_pass
 from llamactl_py.ground.errors import BackendFailed, BadRequest, LlamactlError
-from llamactl_py.instances.instance import Instance, telling_line
+from llamactl_py.instances.instance import Instance
+from llamactl_py.instances.last_words import telling_line
 from llamactl_py.instances.state import State
 from llamactl_py.instances.target import Target
 from llamactl_py.proxy.client import Client

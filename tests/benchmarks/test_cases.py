@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from benchmarks import machine
 from benchmarks.build import Programs
 from benchmarks.cases import Case, undisturbed
-from benchmarks.load import Door, Load
+from benchmarks.load import Door, Load, Wrong
+from benchmarks.results import Run, Sample
 from benchmarks.suite import ATTEMPTS, Suite
 
 FAST, SLOW = [0.05, 1500, 2000.0], [0.05, 750, 4000.0]
@@ -78,7 +80,29 @@ def test_what_was_measured_on_a_slowed_processor_is_measured_again(
     is_slowed = answers(*looks)
     monkeypatch.setattr(machine.Speed, "is_slowed", lambda _: is_slowed())
     suite._speed = object.__new__(machine.Speed)
+    suite._run = Run("a machine", ["now"])
     load = Load(Programs(Path(), Path(), Path()), Path())
-    sample = suite._case("nginx", Case("c64", "", measure), load, Door(1), 0, 0.1)
-    assert len(measured) == attempts
-    assert sample.figures == {"rps": attempts, "slowed": slowed}
+    suite._case("nginx", Case("c64", "", measure), load, Door(1), 0, 0.1)
+    assert measured == [0.1] * attempts
+    assert suite._run.samples == [Sample("nginx", "c64", 0, {"rps": attempts, "slowed": slowed})]
+
+
+@pytest.mark.parametrize(
+    "failure", [Wrong("two answers differ"), TimeoutError("no answer"), psutil.NoSuchProcess(1, msg="it is gone")]
+)
+def test_one_that_fails_takes_nobody_elses_figures_with_it(monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
+    def measure(_load: Load, door: Door, _seconds: float) -> dict[str, float]:
+        if door.port == 1:
+            raise failure
+        return {"rps": 5}
+
+    suite = Suite(rounds=1, turns=1, seconds=0.1, only=None, candidates=None, llama_swap=None, llamactl=None)
+    monkeypatch.setattr(machine.Speed, "is_slowed", lambda _: False)
+    suite._speed = object.__new__(machine.Speed)
+    suite._run = Run("a machine", ["now"])
+    load = Load(Programs(Path(), Path(), Path()), Path())
+    for port in (1, 2):
+        suite._case(f"peer {port}", Case("c64", "", measure), load, Door(port), 0, 0.1)
+    bad, good = suite._run.samples
+    assert (bad.candidate, bad.failure, bad.figures) == ("peer 1", str(failure), {})
+    assert (good.candidate, good.figures["rps"]) == ("peer 2", 5)

@@ -15,7 +15,8 @@ from itertools import pairwise
 import pytest
 
 from llamactl_py.ground.errors import StartFailed, StorageFailed
-from llamactl_py.instances.instance import Instance, telling_line
+from llamactl_py.instances.instance import Instance
+from llamactl_py.instances.last_words import telling_line
 from llamactl_py.instances.state import AT_REST, EDGES, State, status_word
 from llamactl_py.launchers.base import Listening
 from tests.support.fakes import Life, World, world
