@@ -64,9 +64,9 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     add("--candidates", type=_names(*NAMES), metavar="NAME,...", help="these candidates only")
     add("--llama-swap", type=_program, metavar="PATH", help="binary of llama-swap")
     add("--llamactl", type=_program, metavar="PATH", help="binary of llamactl, the one in Go")
-    add("--json", type=Path, metavar="FILE", help="where the raw figures go [a new file in the cache]")
+    add("--json", type=_new_file, metavar="FILE", help="where the raw figures go [a new file in the cache]")
     add("--report", type=Path, nargs="+", metavar="FILE", help="measure nothing; put together what these files hold")
-    add("--output", type=Path, metavar="FOLDER", help="write RESULTS.md there [of a whole run or a report: into benchmarks/]")
+    add("--output", type=_folder, metavar="FOLDER", help="write RESULTS.md there [of a whole run or a report: into benchmarks/]")
     options = parser.parse_args(words)
     is_whole = not (options.quick or options.only or options.candidates)
     options.output = options.output or (HERE if is_whole else None)
@@ -103,6 +103,18 @@ def _program(text: str) -> Path:
     if not (path := Path(text)).is_file():
         raise argparse.ArgumentTypeError(f"there is no program at {text}")
     return path.resolve()
+
+
+def _folder(text: str) -> Path:
+    """Known to be there before half an hour is spent on what is to go there."""
+    if not (path := Path(text)).is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {text}")
+    return path
+
+
+def _new_file(text: str) -> Path:
+    _folder(str(Path(text).parent))
+    return Path(text)
 
 
 def say(what: str) -> None:

@@ -171,7 +171,8 @@ async def _alive(
     keys = await _keys(database, settings, key)
     was_up = {*await fleet.load(declared), *(ticket.instance for ticket in left)}
     to_resume = [name for name in was_up if _is_to_resume(fleet, name)]
-    await store.mark_resume(to_resume)  # before the tickets that say so are forgotten
+    if was_up:
+        await store.mark_resume(to_resume)  # before the tickets that say so are forgotten
     for ticket in left:
         await tickets.remove(ticket.token)
     dispatcher = Dispatcher(fleet, instances)
@@ -192,7 +193,8 @@ async def _alive(
         _write_address(settings.data_dir, url)
         furnished = tasks.create_task(_furnish(door, services, access))
         to_start = [*to_resume, *(i.name for i in fleet if i.options.autostart and i.name not in to_resume)]
-        tasks.create_task(_resume(dispatcher, fleet, store, to_start))
+        if to_start:
+            tasks.create_task(_resume(dispatcher, fleet, store, to_start))
         furnished.add_done_callback(lambda _: workshop.ask_about(instance.options for instance in fleet))  # then nobody waits
         try:
             yield Running(url, key, is_new, settings.data_dir / paths.MANAGEMENT_KEY, services, tuple(swept), furnished)

@@ -42,6 +42,15 @@ LARGE_BODY = 1 << 18
 """From this size on (bytes) a body is parsed in a thread: 10 MB take 2 ms, which other streams would feel."""
 
 
+class _Listed(msgspec.Struct):
+    """One line of `model_list`; what `openai.ModelView` says of it, without aiohttp."""
+
+    id: str
+    object: str
+    created: int
+    owned_by: str
+
+
 INFERRING = tuple(OPENS[Access.INFERENCE])
 """Scopes of keys that may ask models."""
 
@@ -55,10 +64,7 @@ def route(services: Services, body: bytes | bytearray, caller: Caller) -> tuple[
 
 def model_list(services: Services, caller: Caller) -> bytes:
     """What `GET /v1/models` answers to *caller*."""
-    models = [
-        {"id": name, "object": "model", "created": created, "owned_by": instance}
-        for name, instance, created in permits.listing(services, caller)
-    ]
+    models = [_Listed(name, "model", created, instance) for name, instance, created in permits.listing(services, caller)]
     return msgspec.json.encode({"object": "list", "data": models})
 
 

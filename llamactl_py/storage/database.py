@@ -92,10 +92,18 @@ class Database:
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """The result of *work*, after its commit. Raises StorageFailed, with everything that *work* did rolled back.
 
-        A caller that is cancelled leaves a transaction that was begun to finish: it is whole on disk, or not at all.
+        A caller that is cancelled leaves a transaction that was begun to finish: it is whole on disk, or not at all. *work* is
+        done anew, after a rollback, when it is the first to meet text that is no UTF-8.
         """
 
         def transaction() -> T:
+            try:
+                with self._connection:
+                    return work(self._connection)
+            except sqlite3.OperationalError as error:
+                if self._connection.text_factory is _text or not str(error).startswith("Could not decode"):
+                    raise
+            self._connection.text_factory = _text  # which takes longer: only where there is such text
             with self._connection:
                 return work(self._connection)
 
@@ -116,7 +124,6 @@ def _open(file: Path) -> sqlite3.Connection:
     try:
         file.touch(mode=0o600)
         connection = sqlite3.connect(file, check_same_thread=True)
-        connection.text_factory = _text
         try:
             _refuse_foreign(connection, file)
             _prepare(connection, file)

@@ -228,11 +228,11 @@ def test_imports_are_summed_up_by_package() -> None:
 # ---- the command line
 
 
-def test_a_whole_run_writes_the_page_and_a_part_of_one_does_not() -> None:
+def test_a_whole_run_writes_the_page_and_a_part_of_one_does_not(tmp_path: Path) -> None:
     assert arguments([]).output is not None
     assert arguments(["--quick"]).output is None
     assert arguments(["--only", "c64"]).output is None
-    assert arguments(["--only", "c64", "--output", "x"]).output == Path("x")
+    assert arguments(["--only", "c64", "--output", str(tmp_path)]).output == tmp_path
 
 
 @pytest.mark.parametrize(
@@ -241,6 +241,8 @@ def test_a_whole_run_writes_the_page_and_a_part_of_one_does_not() -> None:
         (["--only", "c64,c65"], "there is no 'c65'; known are sequential"),
         (["--candidates", "caddy"], "there is no 'caddy'; known are direct"),
         (["--llama-swap", "/nowhere/llama-swap"], "there is no program at /nowhere/llama-swap"),
+        (["--output", "/nowhere"], "there is no folder /nowhere"),
+        (["--json", "/nowhere/run.json"], "there is no folder /nowhere"),
         (["--rounds", "0"], "0 is not above 0"),
     ],
 )

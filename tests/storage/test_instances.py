@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,4 +85,18 @@ async def test_text_that_is_no_utf_8_in_one_row_does_not_hide_the_others(tmp_pat
     await store.add("good", "{}")
     await database.run(lambda c: c.execute("INSERT INTO instances VALUES (9, 'bad', CAST(x'7b22ff227d' AS TEXT), 0, 0, 0, 0)"))
     assert [(row.name, row.options) for row in await store.all()] == [("good", "{}"), ("bad", '{"\udcff"}')]
+    assert [(row.name, row.options) for row in await store.all()] == [("good", "{}"), ("bad", '{"\udcff"}')]
+    database.close()
+
+
+async def test_what_meets_such_text_after_it_has_written_writes_once(tmp_path: Path) -> None:
+    database = Database(tmp_path / "llamactl.db")
+    await database.run(lambda c: c.execute("INSERT INTO instances VALUES (9, 'bad', CAST(x'7b22ff227d' AS TEXT), 0, 0, 0, 0)"))
+
+    def write_and_read(connection: sqlite3.Connection) -> list[tuple[str]]:
+        connection.execute("INSERT INTO instances (name, options, created_at, updated_at) VALUES ('good', '{}', 0, 0)")
+        return connection.execute("SELECT options FROM instances ORDER BY id").fetchall()
+
+    assert await database.run(write_and_read) == [('{"\udcff"}',), ("{}",)]
+    assert await database.run(lambda c: c.execute("SELECT count(*) FROM instances").fetchone()) == (2,)
     database.close()
