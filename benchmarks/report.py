@@ -30,13 +30,14 @@ def page(run: Run, plot: str | None) -> str:
 
 
 def _parts(run: Run, plot: str | None) -> Iterator[str]:
-    rounds = len({sample.round for sample in run.samples if sample.case == "start-up"})
+    rounds = max((len(run.rounds(name, "start-up", "ms")) for name in run.candidates("start-up")), default=0)
     turns = len(run.rounds(OURS, "sequential", "p50_us"))
     yield "# Figures beside peers"
     yield METHOD.format(rounds=rounds, turns=turns)
     yield f"{run.machine}. Measured {', '.join(run.taken)}."
     if run.typed:
-        yield "\n".join(("```console", *(f"$ {command}" for command in run.typed), "```"))
+        commands = (f"$ {command}" + f"  # {times} x" * (times > 1) for command, times in Counter(run.typed).items())
+        yield "\n".join(("```console", *commands, "```"))
     yield "\n".join(f"* {name}: {version}" for name, version in run.versions.items() if name not in AT_SCALE)
     yield _troubles(run)
     if plot:
@@ -90,14 +91,14 @@ def _imports(run: Run) -> str:
 
 
 def verdict_table(verdicts: Sequence[bars.Verdict], runs: Sequence[Run]) -> str:
-    """With the median of each of *runs*, if there are several."""
-    several = runs if len(runs) > 1 else ()
-    of_runs = [{verdict.bar: verdict for verdict in bars.verdicts(run)} for run in several]
+    """With the median of each of *runs*, if there are several that have one."""
+    judged = [one for one in map(bars.verdicts, runs) if any(verdict.spread for verdict in one)]
+    of_runs = [{verdict.bar: verdict for verdict in one} for one in judged] if len(judged) > 1 else []
     rows = [
         (v.bar.case, v.bar.demand, cell(v.spread), MARKS[v.holds], *(_of_run(verdicts[v.bar]) for verdicts in of_runs))
         for v in verdicts
     ]
-    return markdown(("case", "bar", "measured", "verdict", *(f"run {number}" for number, _ in enumerate(several, 1))), rows)
+    return markdown(("case", "bar", "measured", "verdict", *(f"run {number}" for number, _ in enumerate(of_runs, 1))), rows)
 
 
 def _of_run(verdict: bars.Verdict) -> str:

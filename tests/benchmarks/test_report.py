@@ -53,12 +53,13 @@ def test_runs_are_saved_and_put_together(tmp_path: Path) -> None:
 def test_a_page_of_several_runs_shows_the_verdict_of_each(tmp_path: Path) -> None:
     for name, rps in (("a", (600, 700)), ("b", (300, 350, 400))):
         run_of(*rounds(OURS, "c64", "rps", *rps), *rounds("nginx", "c64", "rps", *[1000] * len(rps))).save(tmp_path / name)
-    both = combine([tmp_path / "a", tmp_path / "b"])
-    first, second = both.apart()
+    run_of(*rounds("litellm", "c64", "rps", 1)).save(tmp_path / "c")
+    both = combine([tmp_path / "a", tmp_path / "b", tmp_path / "c"])
+    first, second, _ = both.apart()
     assert first.rounds(OURS, "c64", "rps") == {0: 600, 1: 700}
     assert list(second.rounds(OURS, "c64", "rps").values()) == [300, 350, 400]
     (line,) = [line for line in report.page(both, None).splitlines() if "0.5 x nginx" in line]
-    assert line.endswith("| **missed** | 0.65 | **0.35** |")
+    assert line.endswith("| **missed** | 0.65 | **0.35** |"), "nothing is judged by the third"
     assert "run 1" not in report.page(run_of(*rounds(OURS, "c64", "rps", 1)), None)
 
 
@@ -145,7 +146,9 @@ def test_the_page_says_what_was_typed_and_not_where() -> None:
     assert command == "python -m benchmarks --rounds 2 --llama-swap PATH --json PATH --only c64"
     run = run_of(*rounds(OURS, "c64", "rps", 1))
     run.typed = [command, command]
-    assert f"```console\n$ {command}\n$ {command}\n```" in report.page(run, None)
+    assert f"```console\n$ {command}  # 2 x\n```" in report.page(run, None)
+    run.typed = [command, "another"]
+    assert f"```console\n$ {command}\n$ another\n```" in report.page(run, None)
 
 
 def test_the_page_shows_medians_ranges_verdicts_and_who_is_missing() -> None:
