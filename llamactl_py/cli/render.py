@@ -46,6 +46,14 @@ def age(seconds: float) -> str:
     return f"{max(seconds, 0):.0f}s"
 
 
+def time_left(seconds: float) -> str:
+    """As `age`, to the nearest unit: a second after they were set, 30 days are not 29."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 0.99 * size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:.0f}s"
+
+
 def size(count: int) -> str:
     """Bytes as '512 MiB' or '7.4 GiB'."""
     return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):.0f} MiB"
@@ -156,7 +164,7 @@ def _expiry(row: dict[str, Any]) -> str:
     if row["expires_at"] is None:
         return "never"
     left = row["expires_at"] - time.time()
-    return f"in {age(left)}" if left > 0 else "[red]expired[/]"
+    return f"in {time_left(left)}" if left > 0 else "[red]expired[/]"
 
 
 def _ago(moment: int | None) -> str:

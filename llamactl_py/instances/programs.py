@@ -46,7 +46,7 @@ from importlib.metadata import PackageNotFoundError, version
 for name in sys.argv[1:]:
     try: print(version(name)); break
     except PackageNotFoundError: pass
-else: sys.exit(1)
+else: sys.exit("no package is installed there that is named " + " or ".join(sys.argv[1:]))
 """
 
 

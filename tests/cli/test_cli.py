@@ -692,6 +692,17 @@ def test_a_key_that_is_not_known_is_told_by_where_it_came_from(served: Daemon, t
     assert run(*elsewhere, "ps").err.endswith("; give one with --key-file or LLAMACTL_API_KEY\n")
 
 
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (30 * 86400 - 1, "30d"), (36 * 3600 - 1, "1d"), (86400 - 1, "1d"), (3600 - 1, "1h"), (5400 - 1, "1h"),
+        (5400 + 1, "2h"), (59.9, "1m"), (30, "30s"), (0.2, "0s"),
+    ],
+)  # fmt: skip
+def test_time_left_is_told_to_the_nearest_unit(seconds: float, told: str) -> None:
+    assert render.time_left(seconds) == told
+
+
 def test_a_key_that_has_expired_is_told_with_the_moment(served: Daemon) -> None:
     key = served.client.create_key("short", scope="management", expires_at=int(time.time()) + 1)["key"]
     wait_for(lambda: run("--data-dir", str(served.data), "ps", LLAMACTL_API_KEY=key).code == 4, 10)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from llamactl_py.backends import BACKENDS
 from llamactl_py.ground.errors import StorageFailed
@@ -204,6 +205,14 @@ async def test_what_is_remembered_is_bounded(programs: Programs, make: Make, mon
     for program in made:
         await programs.answer(program, "version")
     assert [programs.told(program, "version") is not None for program in made] == [False, False, True, True, True]
+
+
+async def test_a_python_server_whose_package_is_missing_says_which(programs: Programs, tmp_path: Path) -> None:
+    script = tmp_path / "mlx_lm.server"
+    script.write_text(f"#!{sys.executable}\nraise SystemExit('started')\n")
+    kind = replace(BACKENDS["mlx_lm"], distributions=("no-such-server", "nor-this"))
+    answer = await programs.answer(Program(kind, (str(script),), ENVIRONMENT), "version")
+    assert answer.trouble == "exited with code 1: no package is installed there that is named no-such-server or nor-this"
 
 
 class TestWays:
