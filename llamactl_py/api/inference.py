@@ -108,10 +108,12 @@ async def pass_on(
     *,
     may_start: bool,
     counts_as_use: bool,
+    anew: bool = False,
 ) -> Relayed:
     """Lease *instance* and relay. Raises what `Dispatcher.lease` does, and BackendFailed with the last words of the backend.
 
-    Whether the caller may use *instance* is known already; what its key may do to have it started is looked at here.
+    Whether the caller may use *instance* is known already; what its key may do to have it started is looked at here. *anew*: see
+    `relay`.
     """
     was_ready = instance.state is State.READY
     grant = account.caller.grant
@@ -120,7 +122,9 @@ async def pass_on(
             instance, may_start=may_start and grant.may_start, may_evict=grant.may_evict, counts_as_use=counts_as_use
         ) as target:
             account.granted(instance, was_ready)
-            relayed = await relay(services.pool, client, question, target, lambda: instance.target is target, account.hear)
+            relayed = await relay(
+                services.pool, client, question, target, lambda: instance.target is target, account.hear, anew=anew
+            )
         account.answered(relayed)
         return relayed
     except BackendFailed as failure:
@@ -173,7 +177,7 @@ class FrontDesk:
             return None
         target = services.dispatcher.grant(instance)
         upstream = services.pool.take(target.authority) if target else None
-        if upstream is not None and target is not None:
+        if upstream is not None and target is not None:  # nothing else can happen until the passage carries it, below
             upstream.send(head.opening(target, sum(map(len, asked))), asked)  # the books are kept while the backend works
         account = Account(services, instance, model.name, caller, "POST", head.path, len(body))
         if target is None:
@@ -202,9 +206,10 @@ class FrontDesk:
         upstream.send(head.opening(target, sum(map(len, body))), body)
         front.go_on_with(Passage(self, front, head, body, account, instance, target, upstream))
 
-    def wait_for(self, front: Front, head: Head, body: Body, account: Account, instance: Instance) -> Work:
-        """Ask *instance* in a task: it has to be started first, or asked again."""
-        passing = pass_on(self.services, front, _question(head, body), instance, account, may_start=True, counts_as_use=True)
+    def wait_for(self, front: Front, head: Head, body: Body, account: Account, instance: Instance, *, anew: bool = False) -> Work:
+        """Ask *instance* in a task: it has to be started first, or asked *anew*."""
+        asked = _question(head, body)
+        passing = pass_on(self.services, front, asked, instance, account, may_start=True, counts_as_use=True, anew=anew)
         return self.errand(front, head, passing)
 
     def errand(self, front: Front, head: Head, relaying: Coroutine[Any, Any, Relayed | None]) -> Work:
@@ -312,7 +317,7 @@ class Passage(Exchange):
             self._account.left()
             front.abort()
         except Stale:  # it was closed before our request got there; a new one tells whether the backend lives
-            front.go_on_with(self._desk.wait_for(front, self._asked, self._body, self._account, self._instance))
+            front.go_on_with(self._desk.wait_for(front, self._asked, self._body, self._account, self._instance, anew=True))
         except Broken as broken:
             front.go_on_with(self._desk.errand(front, self._asked, self._tell(broken)))
         else:

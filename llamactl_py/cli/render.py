@@ -47,10 +47,10 @@ def age(seconds: float) -> str:
 
 
 def time_left(seconds: float) -> str:
-    """As `age`, to the nearest unit: a second after they were set, 30 days are not 29."""
+    """As `age`, but for the last hundredth of a unit: a second after they were set, 30 days are not 29."""
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= 0.99 * size:
-            return f"{seconds / size:.0f}{unit}"
+            return f"{seconds // size + (seconds % size >= 0.99 * size):.0f}{unit}"
     return f"{seconds:.0f}s"
 
 

@@ -96,7 +96,7 @@ class Fleet(Struct):
         self._reshaped.append(listener)
 
     async def load(self, declared: Collection[Declaration] = ()) -> list[str]:
-        """Read the store, and add what is *declared*; gives the names that are to be brought up again.
+        """Read the store, and add what is *declared*; gives the names that were up when the last daemon ended.
 
         Raises BadConfiguration when a declared name belongs to another instance, or there are too many.
         """
@@ -113,7 +113,7 @@ class Fleet(Struct):
         self.compare(declared, self.workshop.limits.max_instances)
         await self._load_declared({row.name: row for row in rows if row.declared}, declared)
         self._tell_reshaped()
-        return [row.name for row in rows if row.resume and row.name in self._instances]
+        return [row.name for row in rows if row.resume]
 
     async def _load_declared(self, rows: dict[str, InstanceRow], declared: Collection[Declaration]) -> None:
         wanted = {one.name for one in declared}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import Mapping
 from functools import cached_property
 
@@ -36,6 +38,21 @@ class Target(Private, frozen=True, dict=True):
         """What the head of every request to it says, and of none to another: its Host, and its own key."""
         own = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
         return f"Host: {self.host_header}\r\n{own}".encode("latin-1")
+
+
+def is_deserted(target: Target) -> bool:
+    """Does nobody listen there any more? An address of this machine says so at once; where it says nothing, the answer is no."""
+    is_path = is_socket_path(target.host)
+    family = socket.AF_UNIX if is_path else socket.AF_INET6 if ":" in target.host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            code = probe.connect_ex(target.host if is_path else target.authority)
+            if code == errno.EINPROGRESS:
+                code = probe.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    except OSError:
+        return False  # we may open no more files
+    return code in (errno.ECONNREFUSED, errno.ENOENT)
 
 
 def is_socket_path(host: str) -> bool:

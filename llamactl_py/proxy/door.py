@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -12,6 +13,8 @@ from llamactl_py.proxy.bodies import Bodies
 from llamactl_py.proxy.desk import Desk, Patience
 from llamactl_py.proxy.front import Front
 from llamactl_py.proxy.narrow import Head
+
+log = logging.getLogger(__name__)
 
 TICK = 1.0
 BEGUN_A_TURN = 8
@@ -66,7 +69,11 @@ class Door:
                 await asyncio.sleep(TICK)
                 self._known.clear()
                 for front in list(self.fronts):
-                    front.look_around(self.time(), self.patience)
+                    try:
+                        front.look_around(self.time(), self.patience)
+                    except Exception:  # a defect of ours: it costs this client its connection, and nobody else
+                        log.exception("a client's connection could not be looked after, and is closed")
+                        front.abort()
 
     def meaning(self, text: bytes) -> tuple[Head, bytes] | None:
         """What *text*, a head less its length, means, and the digest of its key; None if it is not of the narrow form, or not

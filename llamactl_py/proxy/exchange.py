@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from llamactl_py.instances.target import Target
+from llamactl_py.instances.target import Target, is_deserted
 from llamactl_py.proxy.client import Client, has_left
 from llamactl_py.proxy.heads import answer_framing, answer_lines
 from llamactl_py.proxy.http1 import LONGEST_KNOWN, MAX_HEAD, AnswerHead, Chunks, Malformed, Mould, cut_length, size_lines
@@ -83,6 +83,8 @@ class Exchange:
     _buffer = b""
     _interim = 0
     _left = 0
+    _last = b""
+    """The last byte of a body without framing."""
     _chunks: Chunks | None = None
     is_between = False
     """The client gets the chunks as they are, and the next byte begins one."""
@@ -102,7 +104,7 @@ class Exchange:
 
     def tell(self) -> None:
         """There may be something to decide: the answer is over (`is_complete` or `failure`), or the client reads too slowly
-        (`is_full`). Called from the loop, never from inside a method of this class."""
+        (`is_full`). Called from the loop, as `_settle` is, never from inside a method that somebody else called."""
         raise NotImplementedError
 
     def is_current(self) -> bool:
@@ -198,6 +200,7 @@ class Exchange:
         elif self.length is not None:
             self._feed_counted(data)
         else:
+            self._last = data[-1:]
             self._pass_on(data if not self._client.speaks_11 else b"%x\r\n%b\r\n" % (len(data), data))
 
     def end(self) -> None:
@@ -213,16 +216,22 @@ class Exchange:
             self.fail(f"closed the connection before {when}", is_closing=True)
 
     def _settle(self) -> None:
-        """Was the close that was seen the end of the answer, or that of the backend?"""
+        """Was the close that was seen the end of the answer, or that of the backend? The process that we started may only be
+        the wrapper of the one that answered, and outlive it."""
         if self.is_over:
             return
-        if self.is_current():
+        if self.is_current() and not self._breaks_off() and not is_deserted(self.target):
             if self._client.speaks_11:
                 self._write(b"0\r\n\r\n")
             self.is_complete = True
         else:
             self.fail("ended in the middle of its answer")
         self.tell()
+
+    def _breaks_off(self) -> bool:
+        """Does a body without framing end within a line of its events?"""
+        assert self.head
+        return self.head.is_events and self._last not in (b"", b"\n", b"\r")
 
     def _feed_known(self, data: bytes) -> bool:
         """Pass on a whole answer with a head that is known, as most answers come. False if that is for `_feed_head` to judge."""

@@ -194,13 +194,15 @@ class Front(asyncio.Protocol):
         return length
 
     def _begin(self, body: bytes | bytearray) -> None:
+        if body and not self._held and not self.holds(len(body)):
+            return
         self._intake = None
         self._began = self._door.time()
         self.keeps_alive = self._head.keeps_alive and self._door.is_open
         self._work = self._door.desk.begin(self, self._head, self._caller, body)
 
     def holds(self, size: int) -> bool:
-        """*size* bytes more of a body are there. Called by the intake."""
+        """*size* bytes more of a body are there; False if that is too much, and told. Called by the intake, too."""
         try:
             self._door.bodies.take(size)
         except NoRoom as error:
@@ -252,7 +254,10 @@ class Front(asyncio.Protocol):
             return
         self._since = self._door.time()
         if self._is_deaf:
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:  # it left while we wrote; asyncio's own loop, unlike uvloop, tells so here
+                self.transport.abort()
         elif not relayed.stays_open or not self._door.is_open:
             self.transport.close()
         elif self._ahead and self._may_write is None:  # who does not read answers need not be given more of them

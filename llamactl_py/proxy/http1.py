@@ -20,6 +20,7 @@ MOST_DIGITS = 18
 
 Headers = Iterable[tuple[bytes, bytes]]
 
+_EVENTS = b"text/event-stream"
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _HEADER = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*((?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?)[ \t]*"
@@ -63,7 +64,7 @@ class Mould:
         if not data.startswith(before):
             return None
         start = len(before)
-        end = data.find(b"\r", start, start + MOST_DIGITS)
+        end = data.find(b"\r", start, start + MOST_DIGITS)  # -1 if there is none: at the last byte there is no *behind*
         digits = data[start:end]
         if not data.startswith(behind, end) or not digits.isdigit():
             return None
@@ -93,6 +94,11 @@ class AnswerHead(Struct):
     has_one_length: bool
     """There is one Content-Length header."""
     content_type: bytes
+
+    @property
+    def is_events(self) -> bool:
+        """Its body is a stream of server-sent events."""
+        return self.content_type[: len(_EVENTS)].lower() == _EVENTS
 
     @property
     def is_counted(self) -> bool:

@@ -6,7 +6,10 @@ import asyncio
 from typing import Protocol
 
 ROOM = bytes(1 << 18)
-"""So much is made ready at a time: a client that only says that its body is large gets no memory for saying so."""
+"""So much is made ready at a time, at most."""
+LEAST_ROOM = 1 << 14
+"""And at least: beyond it never more than is there already, so a client that only says that its body is large gets no memory for
+saying so."""
 
 
 class Owner(Protocol):
@@ -32,7 +35,7 @@ class Intake(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._at == len(self._body):
-            self._body += ROOM[: self._length - self._at]
+            self._body += ROOM[: min(self._length - self._at, max(self._at, LEAST_ROOM))]
         return memoryview(self._body)[self._at :]
 
     def buffer_updated(self, nbytes: int) -> None:

@@ -86,18 +86,21 @@ async def relay(
     target: Target,
     is_current: Callable[[], bool] = lambda: True,
     hear: Hear = unheard,
+    *,
+    anew: bool = False,
 ) -> Relayed:
     """Ask *target*, and stream its answer to *client*.
 
     *is_current* says whether the backend behind *target* is still the one to ask; *hear* is told the head of the answer, and
-    gives what is to see its body. Raises BackendFailed while no byte of an answer was sent; after that the client's connection
+    gives what is to see its body. *anew*: it was sent over a connection that had rested, and is sent once more, over a new one.
+    Raises BackendFailed while no byte of an answer was sent; after that the client's connection
     is cut off. Raises ConnectionResetError when the client has left.
     """
 
     def asking() -> Asking:
         return Asking(client, target, is_current, hear, question.listener is not None)
 
-    resting = pool.take(target.authority)
+    resting = None if anew else pool.take(target.authority)
     try:
         if resting is not None:
             try:

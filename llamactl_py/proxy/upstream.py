@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import cast
 from weakref import WeakValueDictionary
 
 from llamactl_py.ground.memory import give_memory_back
-from llamactl_py.instances.target import is_socket_path
+from llamactl_py.instances.target import Target, is_socket_path
 from llamactl_py.proxy.exchange import FLOWS_AFTER, HIGH_WATER, Exchange, Memo
 from llamactl_py.proxy.http1 import Malformed
 from llamactl_py.proxy.pump import Pump
+
+log = logging.getLogger(__name__)
 
 LONGEST_IDLE = 2.0
 """Seconds that a connection may rest and be used again. llama-server and uvicorn close theirs after 5."""
@@ -46,6 +49,8 @@ class Upstream(asyncio.Protocol):
         """*memo*: that of all connections to *authority*."""
         self.transport: asyncio.Transport
         self.exchange: Exchange | None = None
+        self.target: Target | None = None
+        """Of its latest exchange."""
         self.authority = authority
         self.rests_since = 0.0
         self._began = 0.0  # moment on the loop's clock when the request was sent
@@ -68,14 +73,14 @@ class Upstream(asyncio.Protocol):
         """What came, and was not passed on yet."""
         exchange = self.exchange
         if exchange is None or ((exchange.is_complete or exchange.failure) and not exchange.is_upgraded):
-            self._pool.distrust(self.authority)  # nobody asked: a later answer might be for an earlier request
+            self._pool.distrust(self)  # nobody asked: a later answer might be for an earlier request
             self.close()
             return
         try:
             exchange.feed(data)
         except Malformed as error:
             if exchange.is_complete:
-                self._pool.distrust(self.authority)
+                self._pool.distrust(self)
             exchange.fail(f"gave an answer that is no HTTP ({error})")
             self.close()
         if exchange.is_complete or exchange.failure:
@@ -117,7 +122,7 @@ class Upstream(asyncio.Protocol):
 
     def carry(self, exchange: Exchange) -> None:
         """Expect the answer to the request that is sent; `conclude` when it is over."""
-        self.exchange = exchange
+        self.exchange, self.target = exchange, exchange.target
         exchange.memo = self._memo
         self._began = self._pool.time()
         self._pool.busy.add(self)
@@ -161,6 +166,17 @@ class Upstream(asyncio.Protocol):
         """Seconds since the request was sent."""
         return self._pool.time() - self._began
 
+    def look_around(self, silence: float) -> None:
+        """See `Exchange.look_around`, and tell whom it concerns."""
+        exchange = self.exchange
+        if exchange is None or exchange.is_over:
+            return  # whoever was told has yet to conclude it
+        exchange.look_around(self._pool.time(), silence)
+        if exchange.failure:
+            self._pool.pump.dismiss(self)  # nothing is passed on behind that
+        if exchange.is_over or exchange.is_full:
+            exchange.tell()
+
     def go_on(self) -> None:
         """The client has read: go on reading from the backend."""
         if self.exchange:
@@ -195,7 +211,7 @@ class Pool:
         self._connect_timeout = connect_timeout
         self._response_timeout = response_timeout
         self._resting: dict[Authority, list[Upstream]] = {}
-        self._distrusted: set[Authority] = set()
+        self._distrusted: dict[Authority, Target] = {}
         self._memos: WeakValueDictionary[Authority, Memo] = WeakValueDictionary()
 
     async def run(self) -> None:
@@ -206,14 +222,11 @@ class Pool:
             for number, upstream in enumerate(list(self.busy), 1):
                 if number % LOOKS_A_TURN == 0:
                     await asyncio.sleep(0)
-                exchange = upstream.exchange
-                if exchange is None or exchange.is_over:
-                    continue  # whoever was told has yet to conclude it
-                exchange.look_around(self.time(), self._response_timeout)
-                if exchange.failure:
-                    self.pump.dismiss(upstream)  # nothing is passed on behind that
-                if exchange.is_over or exchange.is_full:
-                    exchange.tell()
+                try:
+                    upstream.look_around(self._response_timeout)
+                except Exception:  # a defect of ours: it costs this exchange, and nobody else
+                    log.exception("a connection to %s could not be looked after, and is closed", upstream.authority)
+                    upstream.close()
             if self.busy or self._resting:
                 was_used = True
                 self._let_go()
@@ -232,9 +245,10 @@ class Pool:
             if len(old) == len(resting):
                 del self._resting[authority]
 
-    def distrust(self, authority: Authority) -> None:
-        """Let no connection to it rest any more: it sent bytes that nobody asked for."""
-        self._distrusted.add(authority)
+    def distrust(self, connection: Upstream) -> None:
+        """Let none to the same backend rest any more: it sent bytes that nobody asked for. Its address may be another's later."""
+        if connection.target:
+            self._distrusted[connection.authority] = connection.target
 
     def take(self, authority: Authority) -> Upstream | None:
         """The connection that rested last, if there is one that can be used."""
@@ -270,7 +284,7 @@ class Pool:
         was_paused = exchange is not None and exchange.is_full  # more may have come that we did not see
         self.busy.discard(connection)
         resting = self._resting.setdefault(authority, [])
-        is_trusted = not self._distrusted or authority not in self._distrusted
+        is_trusted = not self._distrusted or self._distrusted.get(authority) is not connection.target
         if len(resting) < most and not was_paused and is_trusted and connection.is_usable:
             connection.rests_since = self.time()
             resting.append(connection)

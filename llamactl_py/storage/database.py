@@ -124,9 +124,11 @@ def _open(file: Path) -> sqlite3.Connection:
     try:
         file.touch(mode=0o600)
         connection = sqlite3.connect(file, check_same_thread=True)
+        connection.text_factory = _text  # of the names in another program's database, for one
         try:
             _refuse_foreign(connection, file)
             _prepare(connection, file)
+            connection.text_factory = str
         except BaseException:
             connection.close()
             raise

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
 import pytest
 
 from tests.support.house import House, eventually, house
+from tests.support.narrow import narrow, puppets
 
 AUDIO = os.urandom(1 << 20)
 
@@ -85,6 +87,24 @@ async def test_bodies_that_are_too_many_together_are_refused_for_now_and_then_ta
             assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
         await eventually(lambda: h.daemon.services.bodies.held == 0)
         assert (await h.raw(head + body)).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_small_bodies_count_for_as_long_as_they_are_answered(tmp_path: Path, fast_path: bool) -> None:
+    async with puppets(tmp_path, server={"max_buffered_bodies": 1 << 20, "fast_path": fast_path}) as h:
+        request, plain = narrow(h, ["left"], x="y" * 60_000), narrow(h, x="y" * 60_000, keep=False)
+        bodies = h.daemon.services.bodies
+        async with AsyncExitStack() as stack:
+            for number in range(1, 18):
+                _, writer = await stack.enter_async_context(h.connection())
+                writer.write(request)
+                await eventually(lambda number=number: bodies.held > number * 60_000)  # type: ignore[misc]
+            answer = await h.raw(plain)
+            assert answer.startswith(b"HTTP/1.1 503 "), answer[:200]
+            assert b"server.max_buffered_bodies" in answer
+        await eventually(lambda: bodies.held == 0)
+        assert (await h.raw(plain)).startswith(b"HTTP/1.1 200 ")
+        await eventually(lambda: bodies.held == 0)
 
 
 @pytest.mark.parametrize("fast_path", [True, False])

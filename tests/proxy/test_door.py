@@ -8,17 +8,21 @@ import json
 import socket
 import sys
 import warnings
+from asyncio import selector_events
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llamactl_py.accounting.ledger import Outcome
 from llamactl_py.api import inference
 from llamactl_py.proxy import front
 from llamactl_py.proxy.door import BEGUN_A_TURN, MOST_KNOWN
 from llamactl_py.proxy.front import UNFURNISHED
+from llamactl_py.proxy.upstream import Upstream
 from tests.support.house import House, eventually, house
 from tests.support.narrow import narrow, nothing_is_held, outcomes, puppets
 
@@ -220,3 +224,65 @@ async def test_who_leaves_in_the_very_turn_in_which_it_asked_leaves_nothing(
             await eventually(lambda: nothing_is_held(h))
             gc.collect()
         assert None not in outcomes(h)
+
+
+class TestWhatGoesWrongForOneClient:
+    """It costs this client its connection, and nobody else. On asyncio's own loop, which tells of more than uvloop."""
+
+    async def test_it_has_left_while_it_was_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def fails(_transport: object) -> None:
+            raise OSError(107, "Transport endpoint is not connected")
+
+        async with house(tmp_path, server={"body_timeout": "100ms"}) as h:
+            await h.create("a")
+            async with asyncio.timeout(10), h.connection() as (reader, writer):
+                monkeypatch.setattr(selector_events._SelectorSocketTransport, "write_eof", fails)  # type: ignore[attr-defined]
+                writer.write(narrow(h).replace(b"Content-Length: ", b"Content-Length: 9"))
+                assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
+                await reader.read()
+            assert (await h.chat("a"))[0] == 200
+            assert "could not be looked after" not in caplog.text
+
+    async def test_our_defect_while_it_is_looked_after(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def fails(*_: object) -> None:
+            raise RuntimeError("a defect of ours")
+
+        async with house(tmp_path) as h:
+            await h.create("a")
+            async with asyncio.timeout(10), h.connection() as (reader, _):
+                await asyncio.sleep(0.05)
+                with monkeypatch.context() as broken:
+                    broken.setattr(front.Front, "look_around", fails)
+                    assert await read_to_its_end(reader) == b""
+            assert (await h.chat("a"))[0] == 200
+            assert "a client's connection could not be looked after" in caplog.text
+
+    async def test_our_defect_while_its_answer_is_looked_after(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def fails(*_: object) -> None:
+            raise RuntimeError("a defect of ours")
+
+        async with puppets(tmp_path) as h:
+            async with asyncio.timeout(10), h.connection() as (reader, writer):
+                writer.write(narrow(h, ["head", "Transfer-Encoding: chunked"], ["chunk", "hello"], ["left"]))
+                await reader.readuntil(b"hello")
+                with monkeypatch.context() as broken:
+                    broken.setattr(Upstream, "look_around", fails)
+                    assert not (await read_to_its_end(reader)).endswith(b"0\r\n\r\n")
+            await eventually(lambda: nothing_is_held(h))
+            assert outcomes(h)[-1] is Outcome.CUT
+            assert (await h.raw(narrow(h, keep=False))).startswith(b"HTTP/1.1 200 ")
+            assert "could not be looked after" in caplog.text
+
+
+async def read_to_its_end(reader: asyncio.StreamReader) -> bytes:
+    received = b""
+    with suppress(ConnectionError):
+        while part := await reader.read(1 << 16):
+            received += part
+    return received

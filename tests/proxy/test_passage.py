@@ -7,7 +7,9 @@ import gc
 import random
 import socket
 import struct
+import sys
 import warnings
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +19,8 @@ import pytest
 
 from llamactl_py.accounting.ledger import Outcome
 from llamactl_py.proxy import relay
+from llamactl_py.proxy.upstream import Authority, Upstream
+from tests.support import puppet
 from tests.support.house import House, eventually
 from tests.support.narrow import narrow, nothing_is_held, outcomes, puppets
 
@@ -54,10 +58,18 @@ async def ask(h: House, *steps: list[Any], until: bytes = b"", leave: str = "", 
     return received
 
 
+EVENTS = ["head", "Content-Type: Text/Event-Stream; charset=utf-8"]
 ENDS: dict[str, tuple[Steps, Outcome, int]] = {
     "counted": (HELLO, Outcome.ANSWERED, 200),
     "chunked": ((CHUNKED, ["chunk", "hello"], ["end"]), Outcome.ANSWERED, 200),
     "until-close": ((["head"], ["say", "hello"], ["close"]), Outcome.ANSWERED, 200),
+    "events-until-close": ((EVENTS, ["say", "data: one\n\n"], ["close"]), Outcome.ANSWERED, 200),
+    "no-events-until-close": ((EVENTS, ["close"]), Outcome.ANSWERED, 200),
+    "an-event-that-breaks-off": (
+        (EVENTS, ["say", "data: one\n\nda"], ["wait", 0.1], ["say", "ta: tw"], ["close"]),
+        Outcome.CUT,
+        200,
+    ),
     "no-content": ((["head", "HTTP/1.1 204 No Content"],), Outcome.ANSWERED, 204),
     "an-error": ((["head", "HTTP/1.1 500 Oh", "Content-Length: 0"],), Outcome.ANSWERED, 500),
     "closed-before": ((["wait", 0.3], ["close"]), Outcome.FAILED, 502),
@@ -195,6 +207,41 @@ async def test_whatever_happens_in_whatever_order_everything_is_given_back_once(
     assert lowest == 0
     assert None not in outcomes(h)
     assert (await ask(h, *HELLO)).endswith(b"hello")
+
+
+async def test_an_answer_that_breaks_off_is_cut_though_the_wrapper_of_its_server_lives_on(h: House, tmp_path: Path) -> None:
+    wrapper = tmp_path / "llama-server"
+    wrapper.write_text(f'#!/bin/sh\n{sys.executable} -S -E {puppet.__file__} "$@"\nsleep 5\n')
+    wrapper.chmod(0o755)
+    await h.create("w", command_override=[str(wrapper)], stop_timeout=1)
+    await h.ask("POST", "/api/v1/instances/w/start")
+    await h.until("w", "ready")
+    received = await ask(h, EVENTS, ["say", "data: one\n\n"], ["die"], model="w")
+    assert b"data: one" in received
+    assert not received.endswith(b"0\r\n\r\n")
+    assert outcomes(h)[-1] is Outcome.CUT
+
+
+async def test_what_a_connection_that_rested_has_lost_is_sent_once_more_and_not_twice(
+    h: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await asyncio.gather(*(ask(h, ["wait", 0.2], *HELLO) for _ in range(2)))  # both connections rest now
+    pool, taken, made = h.daemon.services.pool, Counter[bool](), Counter[str]()
+    take, connect = pool.take, pool.connect
+
+    def noted_take(authority: Authority) -> Upstream | None:
+        found = take(authority)
+        taken[found is not None] += 1
+        return found
+
+    async def noted_connect(authority: Authority) -> Upstream:
+        made["new"] += 1
+        return await connect(authority)
+
+    monkeypatch.setattr(pool, "take", noted_take)
+    monkeypatch.setattr(pool, "connect", noted_connect)
+    assert (await ask(h, ["close"])).startswith(b"HTTP/1.1 502 ")
+    assert (taken[True], made["new"]) == (1, 1)
 
 
 async def test_a_failure_is_told_also_where_no_log_can_be_read(h: House, monkeypatch: pytest.MonkeyPatch) -> None:

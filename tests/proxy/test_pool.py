@@ -12,12 +12,16 @@ from typing import cast
 
 import pytest
 
+from llamactl_py.instances.target import Target
 from llamactl_py.proxy.exchange import Exchange, Memo
 from llamactl_py.proxy.upstream import LONGEST_IDLE, LOOKS_A_TURN, Authority, Pool, Upstream
 from tests.support.house import eventually
 
 QUICK = 0.01
 """Seconds between two looks around: as often as the pool's `response_timeout` wants them."""
+
+
+ONE, OTHER = (Target("a", "/a.sock", 0) for _ in range(2))
 
 
 class Server:
@@ -71,6 +75,17 @@ async def test_what_rested_too_long_is_closed_though_nobody_asks_for_it(pool: Po
     assert pool.take(server.authority) is None
     young.close()
     await eventually(lambda: server.closed == 4)
+
+
+async def test_a_backend_that_is_not_trusted_does_not_harm_the_next_one_at_its_address(pool: Pool, server: Server) -> None:
+    for target, rests in ((ONE, False), (ONE, False), (OTHER, True)):
+        connection = await pool.connect(server.authority)
+        connection.target = target
+        if target is ONE:
+            pool.distrust(connection)
+        pool.give_back(connection, most=10)
+        assert (pool.take(server.authority) is connection) is rests
+    connection.close()
 
 
 async def test_memory_is_given_back_when_the_last_connection_is_gone(pool: Pool, server: Server) -> None:
