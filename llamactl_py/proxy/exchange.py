@@ -21,6 +21,9 @@ FLOWS_AFTER = 2
 SETTLE = 0.05
 """Seconds to wait whether a close, behind a body that ends with its connection, was the death of the backend."""
 
+LAST_EVENT = b"[DONE]"
+"""What OpenAI's streams end with."""
+
 Watch = Callable[[bytes], object]
 
 
@@ -84,7 +87,7 @@ class Exchange:
     _interim = 0
     _left = 0
     _last = b""
-    """The last byte of a body without framing."""
+    """The last bytes of a body without framing."""
     _chunks: Chunks | None = None
     is_between = False
     """The client gets the chunks as they are, and the next byte begins one."""
@@ -200,7 +203,7 @@ class Exchange:
         elif self.length is not None:
             self._feed_counted(data)
         else:
-            self._last = data[-1:]
+            self._last = (self._last + data)[-len(LAST_EVENT) :]
             self._pass_on(data if not self._client.speaks_11 else b"%x\r\n%b\r\n" % (len(data), data))
 
     def end(self) -> None:
@@ -229,9 +232,9 @@ class Exchange:
         self.tell()
 
     def _breaks_off(self) -> bool:
-        """Does a body without framing end within a line of its events?"""
+        """Does a body without framing end within a line of its events? (Some forget the end of their last line.)"""
         assert self.head
-        return self.head.is_events and self._last not in (b"", b"\n", b"\r")
+        return self.head.is_events and self._last != b"" and not self._last.endswith((b"\n", b"\r", LAST_EVENT))
 
     def _feed_known(self, data: bytes) -> bool:
         """Pass on a whole answer with a head that is known, as most answers come. False if that is for `_feed_head` to judge."""

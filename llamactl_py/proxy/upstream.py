@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Sequence
 from typing import cast
 from weakref import WeakValueDictionary
@@ -24,6 +25,9 @@ LOOKS_A_TURN = 32
 STALE_WITHIN = 0.2
 """Seconds: between looks around; within which a connection that had rested proves to have been closed. Later than that the
 request may have been worked on, and is not sent again."""
+
+CROWDED = 0.01
+"""Seconds until a Unix socket where too many wait to be accepted is tried again."""
 
 Authority = tuple[str, int]
 Body = Sequence[bytes | bytearray | memoryview]
@@ -268,7 +272,8 @@ class Pool:
         try:
             async with asyncio.timeout(self._connect_timeout):
                 if is_socket_path(host):
-                    _, connection = await loop.create_unix_connection(lambda: Upstream(self, authority, memo), host)
+                    sock = await _connected(host)
+                    _, connection = await loop.create_unix_connection(lambda: Upstream(self, authority, memo), sock=sock)
                 else:
                     _, connection = await loop.create_connection(lambda: Upstream(self, authority, memo), host, port)
         except TimeoutError:
@@ -307,3 +312,21 @@ class Pool:
         for resting in list(self._resting.values()):
             for connection in resting:
                 connection.close()
+
+
+async def _connected(path: str) -> socket.socket:
+    """A connection to a Unix socket. Where many wait there to be accepted, the kernel says so at once, and does not try again, as
+    it does for TCP; uvloop takes that for an error, and asyncio for a connection."""
+    while True:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            sock.connect(path)
+        except BlockingIOError:
+            sock.close()
+            await asyncio.sleep(CROWDED)
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock

@@ -64,6 +64,11 @@ ENDS: dict[str, tuple[Steps, Outcome, int]] = {
     "chunked": ((CHUNKED, ["chunk", "hello"], ["end"]), Outcome.ANSWERED, 200),
     "until-close": ((["head"], ["say", "hello"], ["close"]), Outcome.ANSWERED, 200),
     "events-until-close": ((EVENTS, ["say", "data: one\n\n"], ["close"]), Outcome.ANSWERED, 200),
+    "done-without-its-end": (
+        (EVENTS, ["say", "data: one\n\ndata: [DO"], ["say", "NE]"], ["close"]),
+        Outcome.ANSWERED,
+        200,
+    ),
     "no-events-until-close": ((EVENTS, ["close"]), Outcome.ANSWERED, 200),
     "an-event-that-breaks-off": (
         (EVENTS, ["say", "data: one\n\nda"], ["wait", 0.1], ["say", "ta: tw"], ["close"]),
