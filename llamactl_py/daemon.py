@@ -176,16 +176,14 @@ async def _alive(
     for ticket in left:
         await tickets.remove(ticket.token)
     dispatcher = Dispatcher(fleet, instances)
-    door_settings = settings.server
-    pool = Pool(door_settings.connect_timeout, door_settings.response_timeout, is_compiled=door_settings.compiled_path)
+    pool = Pool(settings.server.connect_timeout, settings.server.response_timeout, is_compiled=settings.server.compiled_path)
     async with asyncio.TaskGroup() as tasks:
         ledger = Ledger(settings.server.request_history, clock.now)
         services = Services(settings, fleet, dispatcher, keys, pool, ledger, clock.now, webui_folder(), configuration)
         access = AccessLog(clock.now) if settings.server.access_log else None
         door = _door(services, access)
-        reloading = keep_current(services, asked_to_reload)
         watching = (fleet.run(), dispatcher.run(), pool.run(), door.run(), keys.run())
-        works = (*watching, launcher.maintain(), programs.run(), reloading)
+        works = (*watching, launcher.maintain(), programs.run(), keep_current(services, asked_to_reload))
         workers = [tasks.create_task(work) for work in works]
         await asyncio.sleep(0)  # let the fleet employ its owners
         server = await asyncio.get_running_loop().create_server(door, sock=listener, backlog=1024)

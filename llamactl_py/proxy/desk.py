@@ -54,3 +54,16 @@ class Patience(Struct, frozen=True):
     body: float
     idle: float
     max_body: int
+
+
+class _Unfurnished:
+    """The work for a client that waits until aiohttp is there."""
+
+    def leave(self) -> None:
+        """There is nothing to give up."""
+
+    def go_on(self) -> None:
+        """Nothing was written."""
+
+
+UNFURNISHED = _Unfurnished()

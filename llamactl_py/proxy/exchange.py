@@ -203,7 +203,7 @@ class Exchange:
         elif self.length is not None:
             self._feed_counted(data)
         else:
-            self._last = (self._last + data)[-len(LAST_EVENT) :]
+            self._last = (self._last + data[-len(LAST_EVENT) :])[-len(LAST_EVENT) :]
             self._pass_on(data if not self._client.speaks_11 else b"%x\r\n%b\r\n" % (len(data), data))
 
     def end(self) -> None:

@@ -15,7 +15,7 @@ from llamactl_py.auth.policy import Caller
 from llamactl_py.ground.errors import NoRoom
 from llamactl_py.proxy import narrow
 from llamactl_py.proxy.client import has_left
-from llamactl_py.proxy.desk import Patience, Work
+from llamactl_py.proxy.desk import UNFURNISHED, Patience, Work
 from llamactl_py.proxy.exchange import HIGH_WATER
 from llamactl_py.proxy.http1 import Mould, cut_length
 from llamactl_py.proxy.intake import Intake
@@ -31,19 +31,6 @@ NO_HEAD = re.compile(rb"(?<!\r)\n|\0")
 """Whatever has this in it needs no end to be refused."""
 LINGER = 3.0
 """Seconds that we go on listening to a client that is refused while it still sends: closing would take the answer from it."""
-
-
-class _Unfurnished:
-    """The work for a client that waits until aiohttp is there."""
-
-    def leave(self) -> None:
-        """There is nothing to give up."""
-
-    def go_on(self) -> None:
-        """Nothing was written."""
-
-
-UNFURNISHED = _Unfurnished()
 
 
 class Front(asyncio.Protocol):

@@ -20,8 +20,8 @@ import pytest
 from llamactl_py.accounting.ledger import Outcome
 from llamactl_py.api import inference
 from llamactl_py.proxy import front
+from llamactl_py.proxy.desk import UNFURNISHED
 from llamactl_py.proxy.door import BEGUN_A_TURN, MOST_KNOWN
-from llamactl_py.proxy.front import UNFURNISHED
 from llamactl_py.proxy.upstream import Upstream
 from tests.support.house import House, eventually, house
 from tests.support.narrow import narrow, nothing_is_held, outcomes, puppets
@@ -248,15 +248,12 @@ class TestWhatGoesWrongForOneClient:
     async def test_our_defect_while_it_is_looked_after(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        def fails(*_: object) -> None:
-            raise RuntimeError("a defect of ours")
-
         async with house(tmp_path) as h:
             await h.create("a")
             async with asyncio.timeout(10), h.connection() as (reader, _):
                 await asyncio.sleep(0.05)
                 with monkeypatch.context() as broken:
-                    broken.setattr(front.Front, "look_around", fails)
+                    broken.setattr(front.Front, "look_around", a_defect)
                     assert await read_to_its_end(reader) == b""
             assert (await h.chat("a"))[0] == 200
             assert "a client's connection could not be looked after" in caplog.text
@@ -264,20 +261,21 @@ class TestWhatGoesWrongForOneClient:
     async def test_our_defect_while_its_answer_is_looked_after(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        def fails(*_: object) -> None:
-            raise RuntimeError("a defect of ours")
-
         async with puppets(tmp_path) as h:
             async with asyncio.timeout(10), h.connection() as (reader, writer):
                 writer.write(narrow(h, ["head", "Transfer-Encoding: chunked"], ["chunk", "hello"], ["left"]))
                 await reader.readuntil(b"hello")
                 with monkeypatch.context() as broken:
-                    broken.setattr(Upstream, "look_around", fails)
+                    broken.setattr(Upstream, "look_around", a_defect)
                     assert not (await read_to_its_end(reader)).endswith(b"0\r\n\r\n")
             await eventually(lambda: nothing_is_held(h))
             assert outcomes(h)[-1] is Outcome.CUT
             assert (await h.raw(narrow(h, keep=False))).startswith(b"HTTP/1.1 200 ")
             assert "could not be looked after" in caplog.text
+
+
+def a_defect(*_: object) -> None:
+    raise RuntimeError("a defect of ours")
 
 
 async def read_to_its_end(reader: asyncio.StreamReader) -> bytes:
